@@ -1,0 +1,1 @@
+"""What the Console and its Defenders share. Imports neither side."""

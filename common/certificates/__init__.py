@@ -1,0 +1,1 @@
+"""Certificate sets: their model, the loader that judges them, the authority that makes them."""

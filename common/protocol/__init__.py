@@ -1,0 +1,1 @@
+"""The WebSocket channel's messages and the state machines of both ends. No I/O."""

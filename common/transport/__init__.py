@@ -1,0 +1,1 @@
+"""TLS on the socket: the listener, the asyncio transport and the WebSocket shell."""

@@ -1,0 +1,1 @@
+"""REST handlers, their models and the route table. Handlers hold no logic."""

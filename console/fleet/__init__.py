@@ -1,0 +1,1 @@
+"""The mutual-TLS listener, the Defenders' live sessions, and commands to them."""

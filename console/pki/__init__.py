@@ -1,0 +1,1 @@
+"""The Console's own certificate authorities: minted, sealed into the store, shown as files."""

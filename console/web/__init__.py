@@ -1,0 +1,1 @@
+"""Pages, templates and static files. They use the API's services, not their own."""
