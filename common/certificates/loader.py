@@ -1,0 +1,20 @@
+"""The one loader of both sides, the command and the upload form: read, then judge."""
+
+from datetime import datetime
+from pathlib import Path
+
+from common.certificates.judging import judge
+from common.certificates.model import Judgement, Role, Source
+from common.certificates.reading import read_files
+
+
+def load(directory: Path, role: Role, *, now: datetime, source: Source) -> Judgement:
+    """Judge the files of a role in a directory.
+
+    Args:
+        directory: Where they lie, by their names of product facts §1.
+        role: The side they are for.
+        now: The instant at which the set is to be used; aware.
+        source: What the directory is: the operator's, or a view of generated sets.
+    """
+    return judge(read_files(directory, role), now=now, source=source)

@@ -1,0 +1,165 @@
+"""What an operator is told about a directory: per channel its state, its certificates and its faults."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from common.certificates.checks import when
+from common.certificates.judging import inspect, judge
+from common.certificates.model import Certificate, Fault, FaultKind, Judgement, Role, Source
+from common.certificates.reading import FileSet, read_files
+from common.certificates.tls import client_context, server_context
+from common.errors import CertificateSetError
+
+CUSTOMIZABLE: Final = (Role.HTTPS_SERVER, Role.DEFENDER_SERVER, Role.DEFENDER_CLIENT)
+"""The channels that take their sets from the operator's directory (product facts §1)."""
+
+TITLES: Final[Mapping[Role, str]] = {
+    Role.HTTPS_SERVER: "Console, web UI and API (8083)",
+    Role.DEFENDER_SERVER: "Console, listener for Defenders (8084)",
+    Role.DEFENDER_CLIENT: "Defender, connection to the Console",
+    Role.ADMISSION_SERVER: "Defender, admission webhook (9998)",
+}
+
+
+class State(StrEnum):
+    """What is in a directory for one channel."""
+
+    ABSENT = "absent"
+    INCOMPLETE = "incomplete"
+    GOOD = "good"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelReport:
+    """One channel's share of a directory.
+
+    Attributes:
+        role: The channel's side.
+        state: What there is for it.
+        verdict: What the channel would do with this directory, a sentence.
+        judgement: The loader's; faults of an incomplete set included.
+        certificates: What can be read at all, by file.
+    """
+
+    role: Role
+    state: State
+    verdict: str
+    judgement: Judgement
+    certificates: Mapping[str, tuple[Certificate, ...]]
+
+    @property
+    def is_mistake(self) -> bool:
+        """Whether somebody meant a set and the channel would not use it."""
+        return self.state in (State.INCOMPLETE, State.BAD)
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """What is wrong with what somebody meant: nothing where there is no set."""
+        return () if self.state is State.ABSENT else self.judgement.faults
+
+
+def examine(directory: Path, role: Role, *, now: datetime) -> ChannelReport:
+    """What `role` would do with `directory`: the loader's judgement, then OpenSSL's."""
+    files = read_files(directory, role)
+    judgement = judge(files, now=now, source=Source.CUSTOM)
+    if judgement.set is not None:
+        judgement = _second_opinion(judgement)
+    state = _state(files, judgement)
+    return ChannelReport(role, state, _verdict(state, files), judgement, inspect(files))
+
+
+def _second_opinion(judgement: Judgement) -> Judgement:
+    """Build the context, as the channel would."""
+    assert judgement.set is not None
+    try:
+        if judgement.set.role.is_server:
+            server_context(judgement.set)
+        else:
+            client_context(judgement.set)
+    except CertificateSetError as error:
+        file, _, what = error.faults[0].partition(": ")
+        what, _, remedy = what.partition("; ")
+        return Judgement(None, (*judgement.faults, Fault(file, FaultKind.UNTRUSTED, what, remedy)))
+    return judgement
+
+
+def _state(files: FileSet, judgement: Judgement) -> State:
+    if files.absent:
+        return State.ABSENT
+    if not files.complete:
+        return State.INCOMPLETE
+    return State.BAD if judgement.set is None else State.GOOD
+
+
+def _verdict(state: State, files: FileSet) -> str:
+    """Product facts §3, the custom directory's watch logic."""
+    match state:
+        case State.ABSENT:
+            return "no set here: uses its generated certificates"
+        case State.INCOMPLETE:
+            missing = ", ".join(files.missing)
+            return f"waits for {missing}: until then at start its generated certificates, later what it has"
+        case State.GOOD:
+            return "uses this set"
+    return "refuses this set: at start it logs why and exits, later it logs why and keeps what it has"
+
+
+def remaining(not_after: datetime, now: datetime) -> str:
+    """How long something is still valid: in days, below two of them in hours or minutes, so that it says."""
+    left = not_after - now
+    if left <= timedelta(0):
+        return f"expired {(-left).days} days ago"
+    if left >= timedelta(days=2):
+        return f"{left.days} days left"
+    minutes = int(left.total_seconds() // 60)
+    return f"{minutes // 60} hours left" if minutes >= 120 else f"{minutes} minutes left"
+
+
+def as_json(report: ChannelReport) -> dict[str, object]:
+    """The report for programs."""
+    found = report.judgement.set
+    return {
+        "role": report.role.value,
+        "state": report.state.value,
+        "verdict": report.verdict,
+        "set": None
+        if found is None
+        else {
+            "fingerprint": found.fingerprint,
+            "notBefore": when(found.not_before),
+            "notAfter": when(found.not_after),
+            "names": list(found.names),
+        },
+        "files": {
+            file: [_certificate_json(one) for one in held] for file, held in report.certificates.items()
+        },
+        "faults": [
+            {
+                "file": fault.file,
+                "kind": fault.kind.value,
+                "severity": fault.severity.value,
+                "what": fault.what,
+                "remedy": fault.remedy,
+            }
+            for fault in report.faults
+        ],
+    }
+
+
+def _certificate_json(certificate: Certificate) -> dict[str, object]:
+    return {
+        "subject": certificate.subject,
+        "issuer": certificate.issuer,
+        "serial": f"{certificate.serial:x}",
+        "names": list(certificate.names),
+        "notBefore": when(certificate.not_before),
+        "notAfter": when(certificate.not_after),
+        "fingerprint": certificate.fingerprint,
+        "algorithm": certificate.algorithm,
+        "isCA": certificate.is_ca,
+    }

@@ -1,0 +1,83 @@
+"""What is said of a directory: states, verdicts, and OpenSSL's second opinion."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from common.certificates import FILES, FaultKind, Role
+from common.certificates import report as report_module
+from common.certificates.report import State, as_json, examine, remaining
+from common.errors import CertificateSetError
+from tests.common.certificates.pki import DAY, NOW, files_for, make_ca, make_server
+
+CA = make_ca("ca")
+GOOD = files_for(Role.DEFENDER_SERVER, make_server(CA), [CA])
+ROLE = Role.DEFENDER_SERVER
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+        (folder / name).chmod(0o600)
+    return folder
+
+
+def test_states(tmp_path: Path) -> None:
+    assert examine(tmp_path, ROLE, now=NOW).state is State.ABSENT
+    names = FILES[ROLE]
+    assert names.ca is not None
+    write(tmp_path, {names.ca: GOOD[names.ca]})
+    assert examine(tmp_path, ROLE, now=NOW).state is State.ABSENT  # the bundle is other sets', too
+    write(tmp_path, {names.certificate: GOOD[names.certificate]})
+    incomplete = examine(tmp_path, ROLE, now=NOW)
+    assert incomplete.state is State.INCOMPLETE
+    assert incomplete.is_mistake
+    assert names.key in incomplete.verdict
+    write(tmp_path, GOOD)
+    good = examine(tmp_path, ROLE, now=NOW)
+    assert good.state is State.GOOD
+    assert not good.is_mistake
+    late = examine(tmp_path, ROLE, now=NOW + 60 * DAY)
+    assert late.state is State.BAD
+    assert {fault.kind for fault in late.faults} == {FaultKind.EXPIRED}
+
+
+def test_no_faults_are_told_of_a_set_that_nobody_meant(tmp_path: Path) -> None:
+    report = examine(tmp_path, ROLE, now=NOW)
+    assert report.judgement.errors
+    assert report.faults == ()
+    assert as_json(report)["set"] is None
+
+
+def test_openssl_has_the_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader foretells OpenSSL; if it were wrong, the command would still say what the channel does."""
+
+    def refuse(*_: object) -> None:
+        raise CertificateSetError(
+            "set", ["defender-server-cert.pem: OpenSSL refuses it (WHY); issue it again"]
+        )
+
+    monkeypatch.setattr(report_module, "server_context", refuse)
+    report = examine(write(tmp_path, GOOD), ROLE, now=NOW)
+    assert report.state is State.BAD
+    assert [str(fault) for fault in report.faults] == [
+        "defender-server-cert.pem: OpenSSL refuses it (WHY); issue it again"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [
+        (timedelta(days=90, hours=5), "90 days left"),
+        (timedelta(days=2), "2 days left"),
+        (timedelta(hours=47), "47 hours left"),
+        (timedelta(hours=2), "2 hours left"),
+        (timedelta(minutes=119), "119 minutes left"),
+        (timedelta(seconds=30), "0 minutes left"),
+        (timedelta(0), "expired 0 days ago"),
+        (timedelta(days=-3), "expired 3 days ago"),
+    ],
+)
+def test_what_remains(left: timedelta, words: str) -> None:
+    assert remaining(NOW + left, NOW) == words
