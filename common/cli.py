@@ -50,7 +50,7 @@ def _missing(error: ModuleNotFoundError, arguments: Sequence[str]) -> UsageError
 @click.group(cls=_Rooms, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, prog_name="garrison")
 def garrison() -> None:
-    r"""A Console and its Defenders over mutual TLS, whose certificates change without a gap.
+    """A Console and its Defenders over mutual TLS, whose certificates change without a gap.
 
     \b
     garrison console run                 serve the web page and API on 8083, take Defenders on 8084
@@ -61,7 +61,7 @@ def garrison() -> None:
 
     Options come from the environment or from a twistlock.cfg given by --config. Exit codes: 0 done, 1 it
     failed, 2 it was asked for in a way that cannot be meant.
-    """
+    """  # noqa: D301 - click looks for the control character
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,14 +4,13 @@
 
     GarrisonError                 thing, fault, remedy; exit code 1
     ├── UsageError                what was asked for cannot be meant; exit code 2
-    │   └── SettingsError         options that are unknown or malformed, all of them together
+    │   ├── SettingsError         options that are unknown or malformed, all of them together
+    │   └── BundleError           an install bundle that cannot be read
     ├── CertificateSetError       a set that must not be used, with every fault of it
     ├── ListenError               a port that is taken or not permitted
     ├── DataFolderError           a data folder that cannot be used
     ├── StoreError                a store that is corrupt, locked or of a newer version
-    ├── MasterKeyError            a master key that is missing, malformed or another one
-    ├── BundleError               an install bundle that cannot be read
-    └── ConnectError              a Defender's attempt that failed, by kind
+    └── MasterKeyError            a master key that is missing, malformed or another one
 
 An expected failure inside the program is a value, not one of these; they are for what ends a command, and
 their text is for the person who typed it. None of them may carry a secret.

@@ -197,7 +197,8 @@ class Onebox:
                 f"  Trust     {ca}",
                 f"  API       curl --cacert {ca} {url}/api/v1/_ping",
                 f"  Files     garrison certs show {self.folder / 'console' / 'certificates'}",
-                f"  Your own  copy certificates into {self.custom_certificates}",
+                f"  Shared    {self.custom_certificates} is the custom-certificates directory of all",
+                "            three; certificates in it are not used yet",
                 "  Stop      Ctrl-C; the state stays, the next start goes on from it",
                 "",
             ]

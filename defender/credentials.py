@@ -1,0 +1,135 @@
+"""The certificate set that the Defender presents and trusts, and where it comes from.
+
+From INSTALL_BUNDLE if it carries certificates, else from `<DATA_FOLDER>/certificates` (a mounted Secret, or
+what a deployment copied there). A DaemonSet's bundle carries none: there the Secret does.
+"""
+
+import logging
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from common.bundle import decode_bundle
+from common.certificates import (
+    CertificateSet,
+    Fault,
+    FaultKind,
+    FileSet,
+    Judgement,
+    Role,
+    Source,
+    client_context,
+    judge,
+    read_files,
+)
+from common.errors import CertificateSetError, GarrisonError
+
+log = logging.getLogger(__name__)
+
+CHANNEL: Final = "defender-client"
+"""The channel's name in events and claims."""
+FOLDER: Final = "certificates"
+
+_TLS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+class NoCertificatesError(GarrisonError):
+    """There is no certificate set at all."""
+
+
+class ExpiredError(CertificateSetError):
+    """A set that would do, but for its dates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A set that was judged good, and the TLS context made of it.
+
+    Attributes:
+        set: The set.
+        context: For connections to the Console; never changed.
+    """
+
+    set: CertificateSet
+    context: ssl.SSLContext = field(repr=False)
+
+
+class CredentialSource:
+    """Where the set comes from.
+
+    Args:
+        install_bundle: INSTALL_BUNDLE, or an empty text.
+        data_folder: Where to look without one.
+        tls_minimum: `1.3` or `1.2`.
+
+    Raises:
+        BundleError: if the bundle cannot be read.
+    """
+
+    def __init__(self, install_bundle: str, data_folder: Path, *, tls_minimum: str = "1.3") -> None:
+        secrets = decode_bundle(install_bundle).secrets if install_bundle else {}
+        self._given = FileSet.from_bytes(Role.DEFENDER_CLIENT, secrets) if secrets else None
+        self._directory = data_folder / FOLDER
+        self._minimum = _TLS[tls_minimum]
+        self._seen = ""
+
+    @property
+    def place(self) -> str:
+        """What to call it in a message."""
+        return "INSTALL_BUNDLE" if self._given else str(self._directory)
+
+    def load(self, now: datetime) -> Credentials:
+        """The set as it is now.
+
+        Raises:
+            NoCertificatesError: if there is none.
+            ExpiredError: if it would do, but for its dates.
+            CertificateSetError: if it must not be used, with every fault.
+        """
+        files = self._files()
+        self._seen = files.fingerprint
+        if files.absent:
+            raise NoCertificatesError(
+                self.place,
+                "holds no certificates for this Defender",
+                "get an install bundle from the Console (its page, or garrison console install-bundle "
+                "--address HOST on its host) and start with INSTALL_BUNDLE set to it",
+            )
+        judgement = judge(files, now=now, source=Source.GENERATED)
+        for warning in judgement.warnings:
+            log.warning("%s: %s", self.place, warning)
+        return self._credentials(judgement)
+
+    def reload(self, now: datetime) -> Credentials | Sequence[str] | None:
+        """The set again, if its files have changed: a deployment may have brought others.
+
+        Returns:
+            The new credentials, or what is wrong with them, or None if nothing changed since the last look.
+        """
+        if self._given is not None:
+            return None
+        files = self._files()
+        if files.fingerprint == self._seen or files.missing:
+            return None
+        self._seen = files.fingerprint
+        judgement = judge(files, now=now, source=Source.GENERATED)
+        try:
+            return self._credentials(judgement)
+        except CertificateSetError as error:
+            return error.faults
+
+    def _files(self) -> FileSet:
+        return self._given or read_files(self._directory, Role.DEFENDER_CLIENT)
+
+    def _credentials(self, judgement: Judgement) -> Credentials:
+        if judgement.set is None:
+            kind = ExpiredError if _only_dates(judgement.errors) else CertificateSetError
+            raise kind(f"certificates of {self.place}", [str(fault) for fault in judgement.faults])
+        return Credentials(judgement.set, client_context(judgement.set, minimum=self._minimum))
+
+
+def _only_dates(faults: Sequence[Fault]) -> bool:
+    return all(fault.kind in (FaultKind.EXPIRED, FaultKind.NOT_YET_VALID) for fault in faults)

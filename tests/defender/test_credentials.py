@@ -1,0 +1,120 @@
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from common.bundle import Bundle, encode_bundle
+from common.certificates import Role
+from common.errors import BundleError, CertificateSetError
+from defender.credentials import Credentials, CredentialSource, ExpiredError, NoCertificatesError
+from tests.defender.peer import DAY, Pki
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture(scope="module")
+def pki() -> Pki:
+    return Pki.create()
+
+
+def test_files_are_judged_and_made_a_context(pki: Pki, tmp_path: Path) -> None:
+    pki.deploy(tmp_path)
+    credentials = CredentialSource("", tmp_path).load(NOW)
+    assert credentials.set.role is Role.DEFENDER_CLIENT
+    assert credentials.set.leaf.fingerprint == pki.client.certificate.fingerprint
+    assert credentials.context.check_hostname
+    assert "PRIVATE" not in repr(credentials)
+
+
+def test_a_bundle_wins_over_files(pki: Pki, tmp_path: Path) -> None:
+    Pki.create().deploy(tmp_path)
+    source = CredentialSource(pki.bundle(), tmp_path)
+    assert source.place == "INSTALL_BUNDLE"
+    assert source.load(NOW).set.leaf.fingerprint == pki.client.certificate.fingerprint
+    assert source.reload(NOW) is None
+
+
+def test_a_bundle_without_certificates_leaves_it_to_the_files(pki: Pki, tmp_path: Path) -> None:
+    """A DaemonSet's: its Secret is mounted."""
+    pki.deploy(tmp_path)
+    source = CredentialSource(encode_bundle(Bundle({})), tmp_path)
+    assert source.load(NOW).set.leaf.fingerprint == pki.client.certificate.fingerprint
+
+
+def test_a_bundle_that_cannot_be_read_is_refused_without_showing_it(tmp_path: Path) -> None:
+    with pytest.raises(BundleError) as caught:
+        CredentialSource("c2VjcmV0", tmp_path)
+    assert "c2VjcmV0" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_without_any_the_remedy_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NoCertificatesError) as caught:
+        CredentialSource("", tmp_path).load(NOW)
+    assert "garrison console install-bundle" in str(caught.value)
+    assert caught.value.exit_code == 1
+
+
+def test_every_fault_is_said(pki: Pki, tmp_path: Path) -> None:
+    pki.deploy(tmp_path)
+    (tmp_path / "certificates" / "defender-client-key.pem").write_bytes(pki.server.key)
+    (tmp_path / "certificates" / "defender-ca.pem").unlink()
+    with pytest.raises(CertificateSetError) as caught:
+        CredentialSource("", tmp_path).load(NOW)
+    said = str(caught.value)
+    assert "defender-client-key.pem" in said
+    assert "defender-ca.pem" in said
+    assert not isinstance(caught.value, ExpiredError)
+
+
+def test_an_expired_set_is_told_from_a_bad_one(pki: Pki, tmp_path: Path) -> None:
+    pki.deploy(tmp_path)
+    with pytest.raises(ExpiredError):
+        CredentialSource("", tmp_path).load(NOW + 400 * DAY)
+    with pytest.raises(ExpiredError):
+        CredentialSource("", tmp_path).load(NOW - 400 * DAY)
+
+
+def test_a_servers_certificate_is_no_defenders(tmp_path: Path) -> None:
+    Pki.create(client_role=Role.DEFENDER_SERVER).deploy(tmp_path)
+    with pytest.raises(CertificateSetError):
+        CredentialSource("", tmp_path).load(NOW)
+
+
+def test_an_exposed_key_is_warned_about(pki: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pki.deploy(tmp_path)
+    (tmp_path / "certificates" / "defender-client-key.pem").chmod(0o644)
+    with caplog.at_level(logging.WARNING):
+        CredentialSource("", tmp_path).load(NOW)
+    assert "chmod 600" in caplog.text
+
+
+def test_a_reload_sees_only_changes(pki: Pki, tmp_path: Path) -> None:
+    pki.deploy(tmp_path)
+    source = CredentialSource("", tmp_path)
+    source.load(NOW)
+    assert source.reload(NOW) is None
+    pki.deploy(tmp_path)
+    assert source.reload(NOW) is None
+    other = Pki.create(client_ends=timedelta(days=60))
+    other.deploy(tmp_path)
+    found = source.reload(NOW)
+    assert isinstance(found, Credentials)
+    assert found.set.leaf.fingerprint == other.client.certificate.fingerprint
+    assert source.reload(NOW) is None
+
+
+def test_a_reload_waits_for_a_whole_set_and_names_each_bad_one_once(pki: Pki, tmp_path: Path) -> None:
+    pki.deploy(tmp_path)
+    source = CredentialSource("", tmp_path)
+    source.load(NOW)
+    key = tmp_path / "certificates" / "defender-client-key.pem"
+    key.unlink()
+    assert source.reload(NOW) is None
+    key.write_bytes(b"half a key")
+    found = source.reload(NOW)
+    assert found is not None
+    assert not isinstance(found, Credentials)
+    assert any("defender-client-key.pem" in fault for fault in found)
+    assert source.reload(NOW) is None

@@ -1,0 +1,46 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from common.protocol import Fields
+from defender import facts
+from defender.credentials import CredentialSource
+from defender.identity import load_or_create
+from defender.report import state_report
+from defender.spool import Spool
+from tests.defender.peer import Pki, settings_for
+from tests.defender.test_connection import Recorder, new_link
+
+
+@pytest.fixture(scope="module")
+def pki() -> Pki:
+    return Pki.create()
+
+
+async def test_a_report_is_flat_and_holds_no_secret(pki: Pki, tmp_path: Path) -> None:
+    settings = settings_for(8084, tmp_path, INSTALL_BUNDLE=pki.bundle())
+    credentials = CredentialSource(settings.install_bundle, tmp_path).load(datetime.now(UTC))
+    spool = Spool(tmp_path)
+    spool.append(b"{}")
+    key = load_or_create(tmp_path)
+    value = state_report(
+        settings,
+        host=await facts.gather(defender_type="docker", override="x"),
+        key=key,
+        credentials=credentials,
+        proved=set(),
+        spool=spool,
+        link=await new_link(tmp_path, Recorder()),
+    )
+    spool.close()
+    # What the protocol carries, and nothing deeper.
+    assert msgspec.convert(value, Fields) == value
+    assert value["instanceKey"] == key.fingerprint
+    text = msgspec.json.encode(value).decode()
+    assert '"held":1' in text
+    assert '"proved":false' in text
+    assert "PRIVATE" not in text
+    assert settings.install_bundle[:40] not in text
+    assert '"connection":{"address":"wss://127.0.0.1:8084"' in text
