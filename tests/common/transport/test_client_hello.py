@@ -1,0 +1,201 @@
+import ssl
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.transport.client_hello import (
+    MAX_FRAGMENT,
+    MAX_MESSAGE,
+    MAX_PEEK,
+    MAX_RECORDS,
+    ClientHello,
+    NeedMore,
+    NotClientHello,
+    Spoken,
+    parse_client_hello,
+)
+
+
+def real_hello(
+    name: str | None = "console.example",
+    alpn: tuple[str, ...] = (),
+    maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+) -> bytes:
+    """What OpenSSL sends."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.maximum_version = maximum
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
+    outgoing = ssl.MemoryBIO()
+    tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
+REAL = real_hello(alpn=("g-2", "g-1"))
+
+
+def record(body: bytes, kind: int = 22, version: bytes = b"\3\1") -> bytes:
+    return bytes([kind]) + version + struct.pack("!H", len(body)) + body
+
+
+def message(body: bytes, kind: int = 1) -> bytes:
+    return bytes([kind]) + len(body).to_bytes(3, "big") + body
+
+
+def vector(width: int, body: bytes) -> bytes:
+    return len(body).to_bytes(width, "big") + body
+
+
+def extension(kind: int, body: bytes) -> bytes:
+    return struct.pack("!H", kind) + vector(2, body)
+
+
+def hello(*extensions: bytes, legacy: bytes = b"\3\3", tail: bytes | None = None) -> bytes:
+    """One made by hand, in one record."""
+    body = legacy + bytes(32) + vector(1, b"") + vector(2, b"\x13\x01") + vector(1, b"\0")
+    body += vector(2, b"".join(extensions)) if tail is None else tail
+    return record(message(body))
+
+
+def refragment(data: bytes, sizes: list[int]) -> bytes:
+    """The same handshake message in records of these sizes, the last one takes the rest."""
+    body, out = data[5:], b""
+    for size in sizes:
+        if len(body) > size:
+            out, body = out + record(body[:size]), body[size:]
+    return out + record(body)
+
+
+def test_name_alpn_and_versions_are_read_from_what_openssl_sends() -> None:
+    found = parse_client_hello(REAL)
+    assert found == ClientHello("console.example", ("g-2", "g-1"), (0x0304, 0x0303))
+
+
+def test_without_sni_and_alpn() -> None:
+    assert parse_client_hello(real_hello(None)) == ClientHello(None, (), (0x0304, 0x0303))
+
+
+def test_tls_1_2_client_has_its_legacy_version() -> None:
+    found = parse_client_hello(real_hello(maximum=ssl.TLSVersion.TLSv1_2))
+    assert isinstance(found, ClientHello)
+    assert found.versions == (0x0303,)
+
+
+def test_equal_clients_are_equal_though_their_randoms_differ() -> None:
+    assert parse_client_hello(real_hello()) == parse_client_hello(real_hello())
+
+
+@given(st.integers(0, len(REAL) - 1))
+def test_every_prefix_asks_for_more_and_never_for_too_much(cut: int) -> None:
+    found = parse_client_hello(REAL[:cut])
+    assert isinstance(found, NeedMore)
+    assert cut < found.total <= len(REAL)
+
+
+@given(st.lists(st.integers(1, 200), max_size=MAX_RECORDS - 1))
+def test_fragments_over_records_change_nothing(sizes: list[int]) -> None:
+    data = refragment(REAL, sizes)
+    assert parse_client_hello(data) == parse_client_hello(REAL)
+    assert parse_client_hello(data + b"what follows") == parse_client_hello(REAL)
+
+
+@given(st.lists(st.integers(1, 200), max_size=MAX_RECORDS - 1))
+def test_waiting_for_what_is_asked_for_ends_in_the_hello_after_few_looks(sizes: list[int]) -> None:
+    data = refragment(REAL, sizes)
+    have = looks = 0
+    while isinstance(found := parse_client_hello(data[:have]), NeedMore):
+        assert found.total > have
+        have = found.total
+        looks += 1
+    assert isinstance(found, ClientHello)
+    assert looks <= 2 * MAX_RECORDS + 1
+
+
+def test_more_records_than_we_wait_for() -> None:
+    found = parse_client_hello(refragment(REAL, [1] * (MAX_RECORDS + 1)))
+    assert found == NotClientHello(Spoken.BAD_TLS, f"a ClientHello in more than {MAX_RECORDS} records")
+
+
+@given(st.binary(max_size=600))
+def test_no_octets_at_all_raise(data: bytes) -> None:
+    assert isinstance(parse_client_hello(data), ClientHello | NeedMore | NotClientHello)
+
+
+@settings(max_examples=100)
+@given(st.integers(0, len(REAL) - 1), st.integers(0, 255))
+def test_one_changed_octet_never_raises_nor_waits_beyond_the_bound(place: int, value: int) -> None:
+    found = parse_client_hello(REAL[:place] + bytes([value]) + REAL[place + 1 :])
+    if isinstance(found, NeedMore):
+        assert found.total <= MAX_PEEK
+
+
+@pytest.mark.parametrize(
+    "method", ["GET / HTTP/1.1\r\n", "POST /x", "HEAD ", "PRI * HTTP/2.0\r\n", "OPTIONS *", "GE"]
+)
+def test_http_is_recognised(method: str) -> None:
+    assert parse_client_hello(method.encode()) == NotClientHello(Spoken.HTTP, "HTTP spoken to a TLS port")
+
+
+@pytest.mark.parametrize(
+    "data", [b"SSH-2.0-x", b"\0", b"hello", b"G", b"GEX", b"\x80\x2e\x01", b"\x16\x02\x00"]
+)
+def test_other_languages_are_recognised_at_once(data: bytes) -> None:
+    found = parse_client_hello(data)
+    assert isinstance(found, NotClientHello)
+    assert found.spoken is Spoken.OTHER
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (record(b"\2\x28", kind=21), "a TLS record of type 21 with 2 octets"),
+        (record(b"x", kind=23), "a TLS record of type 23 with 1 octets"),
+        (record(b""), "a TLS record of type 22 with 0 octets"),
+        (b"\x16\3\1" + struct.pack("!H", MAX_FRAGMENT + 1), f"of type 22 with {MAX_FRAGMENT + 1} octets"),
+        (record(message(b"x", kind=2)), "a handshake message of type 2 where the ClientHello is due"),
+        (record(b"\1" + (MAX_MESSAGE + 1).to_bytes(3, "big")), f"a ClientHello of {MAX_MESSAGE + 1} octets"),
+        (record(message(b"")), "malformed ClientHello: a field ends behind its structure"),
+        (hello(extension(16, b"\0\3\2g")), "a field ends behind its structure"),
+        (hello(extension(0, b""), extension(0, b"")), "malformed"),
+        (hello(extension(16, vector(2, b"")), extension(16, vector(2, b""))), "extension 16 twice"),
+        (hello(tail=b"\0\5\0"), "a field ends behind its structure"),
+    ],
+)
+def test_malformed(data: bytes, reason: str) -> None:
+    found = parse_client_hello(data)
+    assert isinstance(found, NotClientHello)
+    assert found.spoken is Spoken.BAD_TLS
+    assert reason in found.reason
+
+
+def test_a_wrong_type_is_told_from_the_first_octet_of_the_message() -> None:
+    assert isinstance(parse_client_hello(b"\x16\3\1\0\x64\x02"), NotClientHello)
+
+
+def test_no_extensions_at_all() -> None:
+    assert parse_client_hello(hello(tail=b"")) == ClientHello(None, (), (0x0303,))
+
+
+def test_grease_is_left_out() -> None:
+    versions = extension(43, vector(1, b"\x3a\x3a\x03\x04\x03\x03"))
+    assert parse_client_hello(hello(versions)) == ClientHello(None, (), (0x0304, 0x0303))
+
+
+def test_a_name_that_is_no_host_name_is_passed_over() -> None:
+    names = vector(2, b"\1" + vector(2, b"other") + b"\0" + vector(2, b"Host.Example"))
+    assert parse_client_hello(hello(extension(0, names))) == ClientHello("host.example", (), (0x0303,))
+    assert parse_client_hello(hello(extension(0, vector(2, b"\1" + vector(2, b"x"))))) == ClientHello(
+        None, (), (0x0303,)
+    )
+
+
+def test_odd_octets_in_alpn_stay_distinct() -> None:
+    protocols = vector(2, vector(1, b"\xff\x00") + vector(1, b"h2"))
+    assert parse_client_hello(hello(extension(16, protocols))) == ClientHello(
+        None, ("\xff\0", "h2"), (0x0303,)
+    )
