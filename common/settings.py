@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from common.errors import SettingsError
+from common.errors import SettingsError, UsageError
 
 OWN_PREFIX: Final = "GARRISON_"
 
@@ -40,6 +40,25 @@ class Option:
     default: Any
     help: str
     secret: bool = False
+
+
+def read_config(path: Path | None) -> dict[str, tuple[str, int]]:
+    """The assignments of the `twistlock.cfg` that was named, none where none was; see `parse_config`.
+
+    Raises:
+        UsageError: it can't be read.
+        SettingsError: see `parse_config`.
+    """
+    if path is None:
+        return {}
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(str(path), "is not UTF-8 text", "give a twistlock.cfg of KEY=VALUE lines") from None
+    except OSError as error:
+        fault = f"cannot be read ({error.strerror})"
+        raise UsageError(str(path), fault, "name a file that exists and is readable") from None
+    return parse_config(text, path=path)
 
 
 def parse_config(text: str, *, path: Path | str) -> dict[str, tuple[str, int]]:

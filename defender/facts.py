@@ -25,7 +25,7 @@ class Host:
         hostname: Its name.
         fqdn: Its full name, as `hostname --fqdn` would tell.
         version: Garrison's version.
-        type: One of settings.DEFENDER_TYPES.
+        type: One of `common.product.DEFENDER_TYPES`.
         os: Such as `linux`.
         arch: Such as `x86_64` or `aarch64`.
     """

@@ -12,28 +12,18 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from common.errors import SettingsError, UsageError
+from common.errors import SettingsError
 from common.logging import LogFormat
+from common.product import COMMUNICATION_PORT, DEFENDER_TYPES, LOG_OPTIONS
 from common.settings import (
     Option,
     parse_choice,
-    parse_config,
-    parse_flag,
     parse_path,
     parse_seconds,
     parse_text,
+    read_config,
     read_settings,
 )
-
-DEFAULT_PORT: Final = 8084
-"""The Console's COMMUNICATION_PORT (product facts §2)."""
-
-DEFENDER_TYPES: Final = (
-    "none", "docker", "dockerWindows", "containerdWindows", "swarm", "daemonset", "serverLinux",
-    "serverWindows", "cri", "fargate", "appEmbedded", "tas", "tasWindows", "serverless", "ecs", "podman",
-    "eksFargate",
-)  # fmt: skip
-"""`defender.Type` (product facts §7)."""
 
 _CONSOLES: Final = """
     CONSOLE_CN DEFENDER_CN CONSOLE_SAN MANAGEMENT_PORT_HTTP MANAGEMENT_PORT_HTTPS COMMUNICATION_PORT
@@ -101,7 +91,7 @@ def parse_address(text: str) -> Address:
         raise ValueError("holds a path; write wss://HOST:PORT and nothing after it")
     if port == 0:
         raise ValueError("holds port 0; write the port that the Console listens on")
-    return Address(_host(parts.hostname or ""), DEFAULT_PORT if port is None else port)
+    return Address(_host(parts.hostname or ""), COMMUNICATION_PORT if port is None else port)
 
 
 def _host(text: str) -> str:
@@ -153,6 +143,7 @@ def _hostname(text: str) -> str:
 
 
 OPTIONS: Final = (
+    *LOG_OPTIONS,
     Option("WS_ADDRESS", parse_address, None, "the Console's Defender channel: wss://HOST:8084"),
     Option(
         "DATA_FOLDER", parse_path, Path("/var/lib/twistlock"), "the folder of certificates, key and spool"
@@ -161,13 +152,6 @@ OPTIONS: Final = (
     Option("INSTALL_BUNDLE", str.strip, "", "certificates as one base64 text, from the Console", secret=True),
     Option("DEFENDER_TYPE", parse_choice(*DEFENDER_TYPES), "serverLinux", "what kind of Defender this is"),
     Option("GARRISON_HOSTNAME", _hostname, None, "the host name to report instead of this host's own"),
-    Option(
-        "GARRISON_LOG_FORMAT",
-        lambda text: LogFormat(parse_choice(*LogFormat)(text)),
-        LogFormat.TEXT,
-        "log lines as text or json",
-    ),
-    Option("LOG_PROD", parse_flag, False, "log from INFO on, without debug lines"),
     Option(
         "GARRISON_TLS_MINIMUM",
         parse_choice("1.3", "1.2"),
@@ -225,7 +209,7 @@ class DefenderSettings:
             SettingsError: with everything that is unknown or malformed.
             UsageError: if the file cannot be read.
         """
-        config = None if config_path is None else parse_config(_read(config_path), path=config_path)
+        config = read_config(config_path)
         values = read_settings(
             OPTIONS, environ, config=config, config_path=config_path or "twistlock.cfg", foreign=FOREIGN
         )
@@ -248,14 +232,3 @@ _FIELDS: Final[Mapping[str, Any]] = {
     "GARRISON_SPOOL_BYTES": "spool_bytes",
     "GARRISON_SPOOL_EVENTS": "spool_events",
 }
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise UsageError(str(path), "is not UTF-8 text", "give a twistlock.cfg of KEY=VALUE lines") from None
-    except OSError as error:
-        raise UsageError(
-            str(path), f"cannot be read ({error.strerror})", "name a file that exists and is readable"
-        ) from None

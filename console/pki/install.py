@@ -7,27 +7,7 @@ from typing import Final
 
 from common.bundle import Bundle, encode_bundle
 from common.certificates import Names, parse_name
-
-DEFENDER_TYPES: Final = (
-    "none",
-    "docker",
-    "dockerWindows",
-    "containerdWindows",
-    "swarm",
-    "daemonset",
-    "serverLinux",
-    "serverWindows",
-    "cri",
-    "fargate",
-    "appEmbedded",
-    "tas",
-    "tasWindows",
-    "serverless",
-    "ecs",
-    "podman",
-    "eksFargate",
-)
-"""defender.Type (product facts §7)."""
+from common.product import DEFENDER_TYPES
 
 SECRETS: Final = (
     "defender-ca.pem",

@@ -1,1 +1,5 @@
-"""Pages, templates and static files. They use the API's services, not their own."""
+"""Pages, templates, static files: server-rendered, live by server-sent events."""
+
+from console.web.pages import Pages
+
+__all__ = ["Pages"]

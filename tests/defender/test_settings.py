@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from common.errors import SettingsError, UsageError
 from common.logging import LogFormat
-from defender.settings import DEFENDER_TYPES, FOREIGN, OPTIONS, Address, DefenderSettings, parse_address
+from common.product import DEFENDER_TYPES
+from defender.settings import FOREIGN, OPTIONS, Address, DefenderSettings, parse_address
 
 WS = {"WS_ADDRESS": "wss://console.example:8084"}
 

@@ -7,7 +7,8 @@ import pytest
 
 from common.bundle import decode_bundle
 from common.certificates import Names, parse_name, parse_san
-from console.pki.install import DEFENDER_TYPES, SECRETS, InstallBundle, Refused, covers, install_bundle
+from common.product import DEFENDER_TYPES
+from console.pki.install import SECRETS, InstallBundle, Refused, covers, install_bundle
 
 FILES = {
     name: f"-----BEGIN {name}-----\n".encode()

@@ -1,0 +1,86 @@
+"""A port of the Console: its listener, the certificates it answers with, and what it says of failures."""
+
+import asyncio
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from common.clock import Clock
+from common.transport import (
+    ClientHello,
+    FailureKind,
+    Generation,
+    HandshakeFailure,
+    Limits,
+    Listener,
+)
+from console.failures import FailureLog
+
+logger = logging.getLogger(__name__)
+
+G = TypeVar("G", bound=Generation)
+
+
+class Door(Generic[G]):
+    """One listening port. A swap of certificates is one assignment (D3): see `generation`.
+
+    Args:
+        name: For log lines: what the port is for.
+        clock: Of this host.
+        quiet: Kinds of failures that are everyday business here.
+
+    Attributes:
+        generation: What the next ClientHello is answered with.
+        failures: Connections that did not come to be, by kind.
+    """
+
+    def __init__(self, name: str, clock: Clock, *, quiet: frozenset[FailureKind] = frozenset()) -> None:
+        self.generation: G | None = None
+        self.failures: Counter[str] = Counter()
+        self._name = name
+        self._clock = clock
+        self._quiet = quiet
+        self._log = FailureLog()
+        self._listener: Listener | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that peers come to."""
+        assert self._listener is not None
+        return self._listener.port
+
+    async def open(
+        self, sockets: Sequence[socket.socket], protocol: Callable[[], asyncio.BaseProtocol]
+    ) -> None:
+        """Accept on these bound sockets; `protocol` makes one for each. `generation` must have been set."""
+        self._listener = await Listener.start(
+            sockets=sockets,
+            select=self._select,
+            protocol_factory=protocol,
+            limits=Limits(),
+            on_failure=self._failed,
+        )
+
+    def shut(self) -> None:
+        """Stop accepting; what is connected stays."""
+        if self._listener is not None:
+            self._listener.close()
+
+    async def close(self, seconds: float) -> None:
+        """Wait for the connections to end, and end those that are left after `seconds`."""
+        if self._listener is not None:
+            await self._listener.wait_closed(seconds)
+
+    def _select(self, _hello: ClientHello) -> Generation:
+        assert self.generation is not None
+        return self.generation
+
+    def _failed(self, failure: HandshakeFailure) -> None:
+        self.failures[failure.kind] += 1
+        if failure.kind in self._quiet:
+            return
+        line = self._log.line(failure, self._clock.monotonic())
+        if line is not None:
+            logger.warning("%s: %s", self._name, line)

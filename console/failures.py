@@ -1,0 +1,72 @@
+"""What the log says of connections that failed before they were Defenders: every kind, no flood.
+
+Whoever can reach the port can make connections fail; a line for each would fill the disk. So each kind of
+failure from one address is said at once, then counted and said again once a minute; and all together say no
+more than a stated number of lines a minute, whatever addresses they come from.
+"""
+
+from dataclasses import dataclass, field
+
+from common.transport import FailureKind, HandshakeFailure
+
+REPEAT_SECONDS = 60.0
+LINES_PER_MINUTE = 60
+ADDRESSES = 256
+
+# What an operator does about it. A kind without an entry speaks for itself.
+REMEDIES = {
+    FailureKind.NO_CERTIFICATE: "it presented no client certificate; give it an install bundle",
+    FailureKind.UNKNOWN_CA: "its certificate is of another CA; give it this Console's install bundle",
+    FailureKind.EXPIRED: "its certificate has expired; give it a new install bundle",
+    FailureKind.NOT_YET_VALID: "its certificate is not valid yet; look at both hosts' clocks",
+    FailureKind.WRONG_PURPOSE: "its certificate is not one for clients; give it an install bundle",
+    FailureKind.NOT_TLS: "it does not speak TLS; Defenders connect by wss://",
+    FailureKind.ALERT_UNKNOWN_CA: "it does not trust this Console's CA; give it a new install bundle",
+    FailureKind.ALERT_EXPIRED: "it finds this Console's certificate expired; look at both hosts' clocks",
+    FailureKind.ALERT_PROTOCOL_VERSION: "it speaks no TLS version that is on here; see GARRISON_TLS_MINIMUM",
+    FailureKind.PROTOCOL_VERSION: "it speaks no TLS version that is on here; see GARRISON_TLS_MINIMUM",
+    FailureKind.TIMEOUT: "it did not finish its handshake",
+    FailureKind.EVICTED: "it did not finish its handshake while others were waiting",
+}
+
+
+@dataclass(slots=True)
+class _Count:
+    said: float
+    since: int = 0
+
+
+@dataclass(slots=True)
+class FailureLog:
+    """Decides which failures become a log line. Values in, values out: `now` is monotonic seconds."""
+
+    _counts: dict[tuple[str, FailureKind], _Count] = field(default_factory=dict)
+    _minute: float = float("-inf")
+    _lines: int = 0
+
+    def line(self, failure: HandshakeFailure, now: float) -> str | None:
+        """The line for this failure, or None where one like it was said a moment ago."""
+        key = (failure.peer.rsplit(":", 1)[0], failure.kind)
+        count = self._counts.get(key)
+        if count is not None and now - count.said < REPEAT_SECONDS:
+            count.since += 1
+            return None
+        if self._spent(now):
+            return None
+        repeated = f" (and {count.since} more like it)" if count and count.since else ""
+        self._remember(key, now)
+        why = REMEDIES.get(failure.kind, failure.detail)
+        return f"connection from {failure.peer} failed: {failure.kind}: {why}{repeated}"
+
+    def _spent(self, now: float) -> bool:
+        if now - self._minute >= REPEAT_SECONDS:
+            self._minute, self._lines = now, 0
+        self._lines += 1
+        return self._lines > LINES_PER_MINUTE
+
+    def _remember(self, key: tuple[str, FailureKind], now: float) -> None:
+        self._counts.pop(key, None)
+        self._counts[key] = _Count(now)
+        if len(self._counts) > ADDRESSES:
+            # The one that was said longest ago: a dictionary keeps the order of insertion.
+            del self._counts[next(iter(self._counts))]

@@ -1,0 +1,230 @@
+"""The fleet: the mutual-TLS listener, the sessions on it, and commands to Defenders.
+
+::
+
+    ClientHello → generation → TLS → upgrade → Hello → writer (store) → Welcome → live
+"""
+
+import asyncio
+import logging
+import socket
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from common.certificates import CertificateSet, Role, server_context
+from common.clock import Clock
+from common.errors import GarrisonError
+from common.protocol import (
+    MAX_MESSAGE_BYTES,
+    SUBPROTOCOL,
+    CloseCode,
+    ConsoleOptions,
+    EventsReceived,
+    Fields,
+    HelloReceived,
+    Outcome,
+    leaf_digest,
+)
+from common.transport import Refusal, UpgradeRequest, server_factory
+from console.door import Door
+from console.fleet.live import Live
+from console.fleet.session import CommandReply, ServedGeneration, Session
+from console.fleet.writer import Writer
+from console.settings import ConsoleSettings
+from console.store import AdmitRequest, DefenderQuery, EventBatch, HostFacts, SpoolState, Store
+
+logger = logging.getLogger(__name__)
+
+SUPERSEDED_SECONDS: Final = 5.0
+SWEEP_SECONDS: Final = 1.0
+MAX_WAITING_HELLOS: Final = 4096
+COMMAND_SECONDS: Final = 30.0
+CLOSE_SECONDS: Final = 5.0
+
+
+class Fleet:
+    """All Defenders of this Console.
+
+    Args:
+        store: What it knows of them.
+        settings: Ports, TLS version, heartbeat.
+        options: What every session is told.
+        clock: Of this host.
+    """
+
+    def __init__(
+        self, store: Store, settings: ConsoleSettings, options: ConsoleOptions, clock: Clock
+    ) -> None:
+        self.options = options
+        self.clock = clock
+        self.live: Live[Session] = Live()
+        self._store = store
+        self._settings = settings
+        self._sessions: dict[Session, None] = {}
+        self._writer = Writer(store, clock, lambda: list(self.live), self.live.changed)
+        self._door: Door[ServedGeneration] = Door("Defenders", clock)
+
+    @property
+    def port(self) -> int:
+        """The port that Defenders come to."""
+        return self._door.port
+
+    @property
+    def failures(self) -> Counter[str]:
+        """Connections that did not come to be, by kind."""
+        return self._door.failures
+
+    def use(self, certificates: CertificateSet) -> None:
+        """Answer the next ClientHello with this set.
+
+        Raises:
+            CertificateSetError: OpenSSL refuses the set; the one before stays.
+        """
+        assert certificates.role is Role.DEFENDER_SERVER
+        context = server_context(certificates, minimum=self._settings.tls_minimum)
+        leaf = leaf_digest(certificates.leaf.der)
+        self._door.generation = ServedGeneration(certificates.fingerprint, context, leaf)
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Take Defenders on these bound sockets. `use` must have been called."""
+        protocol = server_factory(
+            lambda: Session(self),
+            subprotocols=(SUBPROTOCOL,),
+            max_size=MAX_MESSAGE_BYTES,
+            process_request=self._admit,
+        )
+        await self._door.open(sockets, protocol)
+
+    async def run(self) -> None:
+        """Write and look at the time, until `close`."""
+        async with asyncio.TaskGroup() as tasks:
+            sweep = tasks.create_task(self._sweep(), name="fleet sweep")
+            await self._writer.run()
+            sweep.cancel()
+
+    async def close(self) -> None:
+        """Stop accepting, say good-bye, wait for the connections with a bound, write what is left."""
+        self._door.shut()
+        for session in tuple(self._sessions):
+            session.close(CloseCode.RESTARTING, "the Console stops")
+        await self._door.close(CLOSE_SECONDS)
+        self._writer.close()
+
+    async def command(
+        self, defender: str, name: str, arguments: Fields, *, seconds: float = COMMAND_SECONDS
+    ) -> CommandReply:
+        """Have a Defender do something.
+
+        Args:
+            defender: Its ID, or a host name that only one Defender claims.
+            name: The command: restart, fetchLogs, reportState.
+            arguments: Its arguments.
+            seconds: How long the reply may take.
+
+        Raises:
+            GarrisonError: there is no such Defender, several, or it isn't connected.
+        """
+        session = self.live.connected(await self._resolve(defender))
+        if session is None:
+            raise GarrisonError(defender, "is not connected", "try again once it is")
+        return await session.command(name, arguments, seconds)
+
+    async def _resolve(self, defender: str) -> str:
+        if await self._store.defenders.get(defender) is not None:
+            return defender
+        found = await self._store.defenders.list(DefenderQuery(hostname=defender))
+        exact = [record for record in found if record.facts.hostname == defender]
+        if not exact:
+            raise GarrisonError(
+                defender, "is no Defender's ID or host name", "see garrison console defenders"
+            )
+        if len(exact) > 1:
+            ids = ", ".join(record.id for record in exact)
+            raise GarrisonError(defender, "is claimed by several Defenders", f"name one by its ID: {ids}")
+        return exact[0].id
+
+    # console.fleet.session.Owner
+
+    def opened(self, session: Session) -> None:
+        """A session begins."""
+        self._sessions[session] = None
+
+    def said_hello(self, session: Session, hello: HelloReceived) -> None:
+        """A proved Hello: have the store judge it."""
+        claims = hello.claims
+        facts = HostFacts(
+            hostname=claims.hostname,
+            fqdn=claims.fqdn,
+            version=claims.version,
+            type=claims.type,
+            os=claims.os,
+            arch=claims.arch,
+            capabilities=claims.capabilities,
+        )
+        spool = SpoolState(claims.spool.epoch, claims.spool.first, claims.spool.next, claims.spool.dropped)
+        request = AdmitRequest(
+            public_key=hello.instance_key,
+            facts=facts,
+            spool=spool,
+            certificate_fingerprint=session.certificate_fingerprint,
+            certificate_not_after=session.certificate_not_after,
+            address=session.address,
+        )
+        self._writer.hello(session, request)
+
+    def sent_events(self, session: Session, events: EventsReceived) -> None:
+        """Events: have them stored."""
+        batch = EventBatch(
+            session.defender_id, session.session, events.epoch, events.first, events.items, events.dropped
+        )
+        self._writer.events(session, batch)
+
+    def welcomed(self, session: Session) -> None:
+        """The session is its Defender's live one now; one before it gets a moment to finish."""
+        superseded = self.live.add(session)
+        if superseded is not None:
+            superseded.leave_by = self.clock.monotonic() + SUPERSEDED_SECONDS
+        logger.info("%s connected, certificate %s", session, session.certificate_fingerprint[:16])
+
+    def ended(self, session: Session) -> None:
+        """The connection is gone."""
+        self._sessions.pop(session, None)
+        if session.defender_id:
+            self.live.remove(session)
+            self._writer.ended(session.defender_id, session.session)
+
+    # the listener
+
+    def _admit(self, _request: UpgradeRequest) -> Refusal | None:
+        if self._writer.waiting_hellos < MAX_WAITING_HELLOS:
+            return None
+        return Refusal(503, "the store has too many Hellos to judge", retry_after=5)
+
+    async def _sweep(self) -> None:
+        """One look at the time for all sessions; the sleep is the period, not a wait for something."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = time.monotonic()
+            for session in tuple(self._sessions):
+                if session.next_deadline <= now or session.leave_by is not None:
+                    session.tick(now)
+
+
+def reply_or_raise(defender: str, reply: CommandReply) -> Fields:
+    """The value of an OK reply.
+
+    Raises:
+        GarrisonError: it was anything else.
+    """
+    if reply.outcome is Outcome.OK:
+        return reply.value
+    causes = {
+        Outcome.TIMED_OUT: ("did not answer in time", "look at its log; it may have done it"),
+        Outcome.LOST: ("lost its connection before it answered", "it may have done it; look at its log"),
+        Outcome.UNSUPPORTED: ("does not know this command", "upgrade the Defender"),
+        Outcome.BUSY: ("is busy with other commands", "try again in a moment"),
+    }
+    fault, remedy = causes.get(reply.outcome, (f"failed: {reply.error}", "look at its log"))
+    raise GarrisonError(defender, fault, remedy)
