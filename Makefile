@@ -58,7 +58,7 @@ chromium:
 lock: $(VENV)/.dev ## Resolve the dependencies anew, with hashes
 	$(PIP) install pip-tools
 	$(COMPILE) --upgrade --extra console --extra dev --extra uvloop -o requirements/dev.txt pyproject.toml
-	$(COMPILE) --extra console -c requirements/dev.txt -o requirements/console.txt pyproject.toml
+	$(COMPILE) --extra console --extra uvloop -c requirements/dev.txt -o requirements/console.txt pyproject.toml
 	$(COMPILE) --extra defender -c requirements/dev.txt -o requirements/defender.txt pyproject.toml
 	$(COMPILE) -c requirements/dev.txt -o requirements/build.txt requirements/build.in
 	$(COMPILE) --upgrade -o requirements/pkilint.txt requirements/pkilint.in
