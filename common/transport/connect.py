@@ -79,8 +79,12 @@ async def _connect_tcp(host: str, port: int, place: str) -> tuple[socket.socket,
 
 
 async def _resolve(host: str, port: int) -> list[Any]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(found)
+    """The addresses of a host; of an address without a thread, which the resolver would need."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return list(found)
 
 
 async def _connect_address(loop: asyncio.AbstractEventLoop, family: int, address: Any) -> socket.socket:

@@ -25,12 +25,37 @@ def shaking(keeper: Admission, keys: range, address: str = "a", now: float = 0.0
         keeper.waiting(key, now)
 
 
-def test_hellos_take_turns_one_at_a_time_in_order() -> None:
+def test_hellos_take_turns_one_at_a_time_the_newest_and_the_oldest_in_alternation() -> None:
     keeper = admission()
-    for key in (1, 2, 3):
+    for key in (1, 2, 3, 4):
         keeper.arrive(key, "a", 0)
         keeper.hello(key)
-    assert [keeper.turn(0) for _ in range(4)] == [[1], [2], [3], []]
+    assert [keeper.turn(0) for _ in range(5)] == [[4], [1], [3], [2], []]
+
+
+def test_a_newcomer_is_not_behind_a_burst_of_its_own_address() -> None:
+    keeper = admission()
+    for key in range(400):
+        keeper.arrive(key, "nat", 0)
+        keeper.hello(key)
+    for _ in range(10):
+        keeper.turn(0)
+    keeper.arrive(1000, "nat", 0)
+    keeper.hello(1000)
+    assert 1000 in keeper.turn(0) + keeper.turn(0)
+
+
+def test_the_oldest_is_served_however_many_newcomers_there_are() -> None:
+    keeper = admission(max_concurrent=10_000)
+    for key in range(10):
+        keeper.arrive(key, "nat", 0)
+        keeper.hello(key)
+    served = []
+    for key in range(100, 140):
+        keeper.arrive(key, "nat", 0)
+        keeper.hello(key)
+        served += keeper.turn(0)
+    assert set(range(10)) <= set(served)
 
 
 def test_final_flights_go_before_new_hellos() -> None:
@@ -156,7 +181,7 @@ def test_full_of_work_nothing_is_accepted_and_nothing_evicted() -> None:
         keeper.arrive(key, f"host{key}", 0)
         keeper.hello(key)
     assert keeper.full(0)
-    assert keeper.turn(0) == [0]
+    assert keeper.turn(0) == [0], "each address in its turn"
     keeper.leave(0)
     assert not keeper.full(0)
 

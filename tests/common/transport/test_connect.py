@@ -124,7 +124,7 @@ async def test_a_good_server_is_accepted_by_name_and_by_address() -> None:
     async with serving() as server:
         for name in ("localhost", "127.0.0.1"):
             transport, protocol = await connect(
-                *("127.0.0.1", server.port),
+                *(name, server.port),
                 context=certs.client_context(),
                 server_hostname=name,
                 protocol_factory=Recorder,

@@ -198,6 +198,24 @@ async def test_a_protocol_factory_that_fails_fails_its_connection_only() -> None
         await server.alive()
 
 
+async def test_an_on_failure_that_fails_harms_nobody() -> None:
+    async with serving() as server:
+
+        def fail(_: object) -> None:
+            raise KeyError("on_failure")
+
+        server.listener._on_failure = fail
+        with loop_errors() as told:
+            reader, writer = await raw(server)
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            assert (await read_all(reader)).startswith(b"HTTP/1.1 400")
+            writer.close()
+            await eventually(lambda: told)
+        assert isinstance(told[0]["exception"], KeyError)
+        await server.settled()
+        await server.alive()
+
+
 # Refusals, each with the alert that tells the client why
 
 EXPIRED = certs.ca().issue("client", certs.CLIENT, starts=-2 * certs.DAY, ends=-certs.DAY)

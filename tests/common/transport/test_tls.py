@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.transport import FailureKind, TLSTransport, classify
+from common.transport import FailureKind, TLSTransport, classify, connect
 from common.transport.write_queue import RECORD
 from tests.common.transport import certs
 from tests.common.transport.helpers import (
@@ -639,3 +639,32 @@ async def test_one_busy_connection_does_not_starve_the_loop() -> None:
         await pouring
         assert turns > 20
         await server.alive()
+
+
+async def test_a_write_that_fails_tells_the_alert_that_came_before() -> None:
+    """A server that refuses our certificate and closes at once: the write fails first, the alert says why."""
+    context = certs.server_context(mutual=True)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def refuse() -> None:
+            sock, _ = listening.accept()
+            with sock, pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN"):
+                context.wrap_socket(sock, server_side=True)
+
+        class Deaf(Recorder):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                self.transport.pause_reading()
+
+        refusing = asyncio.ensure_future(asyncio.to_thread(refuse))
+        _, client = await connect(
+            *listening.getsockname(),
+            context=certs.client_context(),
+            server_hostname="localhost",
+            protocol_factory=Deaf,
+        )
+        await refusing
+        while not client.lost:
+            client.transport.write(b"x")
+            await asyncio.sleep(0.001)
+        assert classify(client.lost[0]) is FailureKind.ALERT_NO_CERTIFICATE
