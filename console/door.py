@@ -29,7 +29,7 @@ class Door(Generic[G]):
     Args:
         name: For log lines: what the port is for.
         clock: Of this host.
-        quiet: Kinds of failures that are everyday business here.
+        quiet: Kinds of failures that are everyday business here, and no news for an operator.
 
     Attributes:
         generation: What the next ClientHello is answered with.
@@ -79,7 +79,9 @@ class Door(Generic[G]):
 
     def _failed(self, failure: HandshakeFailure) -> None:
         self.failures[failure.kind] += 1
-        if failure.kind in self._quiet:
+        if failure.kind is FailureKind.RESET or failure.kind in self._quiet:
+            # A reset before anything was said is a port scan, or a load balancer that looks whether we live.
+            logger.debug("%s: %s", self._name, failure)
             return
         line = self._log.line(failure, self._clock.monotonic())
         if line is not None:

@@ -17,7 +17,7 @@ CLOSE_SECONDS: Final = 5.0
 # Browsers open connections ahead of need and drop them, and refuse our certificate until somebody trusts it:
 # that is their user's business, not news for an operator.
 EVERYDAY: Final = frozenset(
-    {FailureKind.RESET, FailureKind.TIMEOUT, FailureKind.ALERT_UNKNOWN_CA, FailureKind.ALERT_BAD_CERTIFICATE}
+    {FailureKind.TIMEOUT, FailureKind.ALERT_UNKNOWN_CA, FailureKind.ALERT_BAD_CERTIFICATE}
 )
 
 
