@@ -40,6 +40,8 @@ def _time(record: logging.LogRecord) -> str:
 
 def _printable(text: str) -> str:
     """One record stays one line, whatever a peer put into it."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
