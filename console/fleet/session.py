@@ -30,7 +30,6 @@ from common.protocol import (
     FactsReceived,
     Fields,
     HelloReceived,
-    HostFacts,
     MoveFailed,
     Outcome,
     PeerSilent,
@@ -129,7 +128,6 @@ class Session:
         since: When it was welcomed.
         session: Its fencing number, 0 before the Welcome.
         leave_by: When a superseded session is closed, in monotonic seconds; None while it is not.
-        facts: What its Defender last said of its host.
     """
 
     __slots__ = (
@@ -140,7 +138,6 @@ class Session:
         "_presented",
         "address",
         "defender_id",
-        "facts",
         "hostname",
         "leave_by",
         "session",
@@ -156,7 +153,6 @@ class Session:
         self._presented: Presented | None = None
         self.address = ""
         self.defender_id = ""
-        self.facts: HostFacts | None = None
         self.hostname = ""
         self.leave_by: float | None = None
         self.session = 0
@@ -297,8 +293,9 @@ class Session:
                 self._owner.said_hello(self, output)
             case EventsReceived():
                 self._owner.sent_events(self, output)
-            case FactsReceived(facts):
-                self.facts = facts
+            case FactsReceived():
+                # Nothing shows what changes about a host yet, and ten thousand copies of it would be kept.
+                pass
             case CommandFinished():
                 self._finished(output)
             case MoveFailed(reason, detail):

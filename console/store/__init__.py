@@ -22,6 +22,7 @@ from console.store.records import (
     Refusal,
     SpoolRecord,
     SpoolState,
+    Turn,
     UserRecord,
     defender_id,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "SpoolRecord",
     "SpoolState",
     "Store",
+    "Turn",
     "UserRecord",
     "Users",
     "defender_id",

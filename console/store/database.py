@@ -3,6 +3,8 @@
 SQLite in WAL mode lets readers go on while one writer works. A write transaction begins IMMEDIATE: one that
 began as a reader and is upgraded later fails with "locked" at once, busy timeout or not, if somebody wrote in
 between. `synchronous=FULL` makes a commit durable before it returns: events are acknowledged on its word.
+
+What a fleet asks for all the time is written by a `Pen`, everything else through SQLAlchemy's asyncio.
 """
 
 import asyncio
@@ -12,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from pathlib import Path
 from typing import Any, Final, TypeVar, TypeVarTuple
 
-from sqlalchemy import URL, Row, Select, UpdateBase, event
+from sqlalchemy import URL, Engine, Row, Select, UpdateBase, create_engine, event
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -20,6 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from common.errors import StoreError
+from console.store.pen import Pen, Writing
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -54,11 +57,16 @@ _FAULTS: Final = {
 }
 
 
-def store_error(name: str, error: DBAPIError | PoolTimeoutError) -> StoreError:
-    """What the engine refused, in an operator's words."""
+def store_error(name: str, error: Exception) -> StoreError:
+    """What the engine refused, in an operator's words.
+
+    Args:
+        name: The database's.
+        error: SQLAlchemy's, or the driver's own.
+    """
     if isinstance(error, PoolTimeoutError):
         return StoreError(name, "is overloaded with reads", "try again later")
-    original = error.orig
+    original = error.orig if isinstance(error, DBAPIError) else error
     code = getattr(original, "sqlite_errorcode", 0)
     # The low byte is the primary code, the rest says more of it (https://sqlite.org/rescode.html).
     fault, remedy = _FAULTS.get(code) or _FAULTS.get(
@@ -75,10 +83,11 @@ class Database:
         name: The database, as an operator knows it.
     """
 
-    def __init__(self, name: str, writer: AsyncEngine, reader: AsyncEngine) -> None:
+    def __init__(self, name: str, writer: AsyncEngine, reader: AsyncEngine, pen: Pen) -> None:
         self.name = name
         self._writer = writer
         self._reader = reader
+        self._pen = pen
         self._turn = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -88,7 +97,7 @@ class Database:
         """A SQLite file that exists and is at the current schema."""
         writer = sqlite_engine(path, begin="BEGIN IMMEDIATE", size=1)
         reader = sqlite_engine(path, begin="BEGIN", size=READERS, pragmas=("query_only=ON",))
-        return cls(str(path), writer, reader)
+        return cls(str(path), writer, reader, sqlite_pen(path))
 
     async def write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Do something in a transaction that commits at its end, or rolls back if an exception leaves it.
@@ -101,6 +110,14 @@ class Database:
             StoreError: if the engine refuses; nothing was changed then.
         """
         return await asyncio.shield(self.own(self._within(self.writing(), work)))
+
+    async def jot(self, work: Callable[[Writing], T]) -> T:
+        """The same for the hot path: all of the transaction is one function, on a thread of its own.
+
+        Raises:
+            StoreError: if the engine refuses; nothing was changed then.
+        """
+        return await asyncio.shield(self.own(self._jotted(work)))
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Do something on a consistent view of what is committed; it never waits for a writer.
@@ -153,6 +170,14 @@ class Database:
         if not task.cancelled():
             task.exception()  # seen: who waits for it gets it, and who was cancelled doesn't care
 
+    async def _jotted(self, work: Callable[[Writing], T]) -> T:
+        async with self._turn:
+            try:
+                with _translated(self.name):
+                    return await self._pen.write(work)
+            except self._pen.language.errors as error:
+                raise store_error(self.name, error) from error
+
     @asynccontextmanager
     async def writing(self) -> AsyncGenerator[AsyncConnection]:
         """The transaction of `write`, for who can't be cancelled."""
@@ -176,6 +201,7 @@ class Database:
         self._closed = True
         await self._reader.dispose()
         await self._writer.dispose()
+        await self._pen.close()
 
     @staticmethod
     async def _within(
@@ -212,10 +238,23 @@ def sqlite_engine(path: Path, *, begin: str, size: int, pragmas: tuple[str, ...]
         pool_timeout=READER_TIMEOUT,
         connect_args={"timeout": BUSY_TIMEOUT},
     )
-    shared = ("synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF", "journal_size_limit=67108864")
-    event.listen(engine.sync_engine, "connect", _on_connect((*shared, *pragmas)))
+    _set_up(engine.sync_engine, pragmas)
     event.listen(engine.sync_engine, "begin", _on_begin(begin))
     return engine
+
+
+def sqlite_pen(path: Path) -> Pen:
+    """A pen for a SQLite file."""
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)), pool_size=1, connect_args={"timeout": BUSY_TIMEOUT}
+    )
+    _set_up(engine, ())
+    return Pen(engine, begin="BEGIN IMMEDIATE")
+
+
+def _set_up(engine: Engine, pragmas: tuple[str, ...]) -> None:
+    shared = ("synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF", "journal_size_limit=67108864")
+    event.listen(engine, "connect", _on_connect((*shared, *pragmas)))
 
 
 def _on_connect(pragmas: tuple[str, ...]) -> Callable[[DBAPIConnection, object], None]:

@@ -1,15 +1,14 @@
 """The Defenders that were ever admitted: one record for each instance key (D9a)."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
-from typing import Any, Final, Self
+from functools import partial
+from typing import Any, Final
 
-import msgspec
-from sqlalchemy import Row, Select, bindparam, delete, func, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Row, Select, delete, func, or_, select, update
 
-from console.store import models, spools
+from console.store import admissions, models, presence
 from console.store.batching import Batcher
 from console.store.database import Database
 from console.store.records import (
@@ -20,11 +19,7 @@ from console.store.records import (
     DefenderRecord,
     DefenderSort,
     HostFacts,
-    Refusal,
-    defender_id,
-    storable,
 )
-from console.store.sequence import Position, resume
 
 _D: Final = models.Defender
 _ADMIT_LIMIT: Final = 1000
@@ -39,26 +34,11 @@ _SORT: Final = {
     DefenderSort.LAST_MODIFIED: _D.last_modified,
     DefenderSort.ID: _D.id,
 }
-_FACTS: Final = ("hostname", "fqdn", "version", "type", "os", "arch")
+_CLAIMED: Final = (*admissions.CLAIMS, "capabilities")
 _PLAIN: Final = tuple(f.name for f in fields(DefenderRecord) if f.name != "facts")
-_NAMES: Final = (*_PLAIN, *_FACTS, "capabilities")
+_NAMES: Final = (*_PLAIN, *_CLAIMED)
 _COLUMNS: Final = [getattr(_D, name) for name in _NAMES]
 _EVERYTHING: Final = DefenderQuery()
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """An admission that waits for its transaction."""
-
-    id: str
-    spool: spools.SpoolKey
-    request: AdmitRequest
-    now: datetime
-
-    @classmethod
-    def of(cls, request: AdmitRequest, now: datetime) -> Self:
-        key = defender_id(request.public_key)
-        return cls(key, (key, request.spool.epoch), request, now)
 
 
 class Defenders:
@@ -77,7 +57,7 @@ class Defenders:
         Raises:
             StoreError: if the store can't be written.
         """
-        return await self._admissions.submit(_Entry.of(request, now))
+        return await self._admissions.submit((request, now))
 
     async def admit_all(self, requests: Iterable[AdmitRequest], now: datetime) -> tuple[Admission, ...]:
         """The same for many, in one transaction.
@@ -85,7 +65,7 @@ class Defenders:
         Raises:
             StoreError: if the store can't be written.
         """
-        return tuple(await self._admit([_Entry.of(request, now) for request in requests]))
+        return tuple(await self._admit([(request, now) for request in requests]))
 
     async def list(self, query: DefenderQuery = _EVERYTHING) -> tuple[DefenderRecord, ...]:
         """Those that the query asks for, in its order.
@@ -121,6 +101,18 @@ class Defenders:
         statement = select(_D.type, connected, func.count(_D.id)).group_by(_D.type).order_by(_D.type)
         return tuple(DefenderCount(*row) for row in await self._database.rows(statement))
 
+    async def duplicated_hostnames(self) -> frozenset[str]:
+        """The host names that more than one Defender claims, case-folded.
+
+        Names that differ in case are the same if they are ASCII, as those of DNS are.
+
+        Raises:
+            StoreError: if the store can't be read.
+        """
+        name = func.lower(_D.hostname)
+        statement = select(name).group_by(name).having(func.count(_D.id) > 1)
+        return frozenset(name.casefold() for (name,) in await self._database.rows(statement))
+
     async def get(self, defender_id: str) -> DefenderRecord | None:
         """The Defender of this ID.
 
@@ -145,7 +137,8 @@ class Defenders:
             StoreError: if the store can't be written.
         """
         statement = update(_D).where(_D.id == defender_id, _D.session == session)
-        return await self._database.change(statement.values(_claims(_clean(facts)))) == 1
+        claims = zip(_CLAIMED, admissions.claimed(admissions.clean(facts)), strict=True)
+        return await self._database.change(statement.values(dict(claims))) == 1
 
     async def mark_connected(self, sessions: Mapping[str, int], now: datetime) -> frozenset[str]:
         """Note connections by ID and session; `admit` does so by itself.
@@ -184,108 +177,18 @@ class Defenders:
         Raises:
             StoreError: if the store can't be written.
         """
-        if not last_seen:
-            return
-        statement = (
-            update(_D)
-            .where(_D.id == bindparam("key"), _D.last_seen < bindparam("seen", type_=models.UTCDateTime))
-            .values(last_seen=bindparam("seen", type_=models.UTCDateTime))
-        )
-
-        async def write(connection: AsyncConnection) -> None:
-            for portion in spools.chunks(last_seen.items()):
-                await connection.execute(statement, [{"key": key, "seen": seen} for key, seen in portion])
-
-        await self._database.write(write)
+        if last_seen:
+            await self._database.jot(partial(presence.touch, last_seen=last_seen))
 
     async def _flip(self, sessions: Mapping[str, int], now: datetime, *, connected: bool) -> frozenset[str]:
-        async def flip(connection: AsyncConnection) -> frozenset[str]:
-            flipped: list[str] = []
-            for portion in spools.chunks(sessions):
-                statement = select(_D.id, _D.session).where(
-                    _D.id.in_(portion), _D.connected.is_(not connected)
-                )
-                rows = await connection.execute(statement.with_for_update())
-                ids = [key for key, session in rows if session == sessions[key]]
-                values = {"connected": connected, "last_modified": now}
-                await connection.execute(update(_D).where(_D.id.in_(ids)).values(values))
-                flipped += ids
-            return frozenset(flipped)
+        if not sessions:
+            return frozenset()
+        return await self._database.jot(
+            partial(presence.flip, sessions=sessions, now=now, connected=connected)
+        )
 
-        return await self._database.write(flip) if sessions else frozenset()
-
-    async def _admit(self, entries: Sequence[_Entry]) -> Sequence[Admission]:
-        async def admit(connection: AsyncConnection) -> Sequence[Admission]:
-            known = await _load(connection, {entry.id for entry in entries})
-            rows = await spools.load(connection, (entry.spool for entry in entries))
-            admissions = []
-            admitted: dict[str, DefenderRecord] = {}
-            resumed: dict[spools.SpoolKey, spools.SpoolRow] = {}
-            for entry in entries:
-                row = rows[entry.spool]
-                record = admitted.get(entry.id) or known.get(entry.id)
-                admission, position = decide(entry.id, record, row.position, entry.request, entry.now)
-                admissions.append(admission)
-                if admission.refused is None:
-                    admitted[entry.id] = admission.record
-                    resumed[entry.spool] = row
-                    row.position = position
-            await _save(connection, admitted.values(), known)
-            await spools.save(connection, resumed, entries[-1].now)
-            return admissions
-
-        return await self._database.write(admit) if entries else ()
-
-
-def decide(
-    key: str, known: DefenderRecord | None, position: Position, request: AdmitRequest, now: datetime
-) -> tuple[Admission, Position]:
-    """Whether a Defender is admitted, what its record is then, and how far its spool is.
-
-    Args:
-        key: The instance key's ID.
-        known: The record under that ID, if there is one.
-        position: How far the epoch of its spool is applied.
-        request: Who asks.
-        now: When.
-    """
-    spool = request.spool
-    refused = _refusal(known, request)
-    if known is not None and refused is not None:
-        return Admission(
-            known, spool.epoch, position.through, new=False, missing=0, refused=refused
-        ), position
-    resumed = resume(position, first=spool.first, dropped=spool.dropped)
-    record = DefenderRecord(
-        id=key,
-        public_key=request.public_key,
-        facts=_clean(request.facts),
-        first_seen=known.first_seen if known else now,
-        last_modified=known.last_modified if known and known.connected else now,
-        last_seen=now,
-        connected=True,
-        session=known.session + 1 if known else 1,
-        certificate_fingerprint=request.certificate_fingerprint,
-        certificate_not_after=request.certificate_not_after,
-        address=request.address,
-        locked=False,
-    )
-    missing = resumed.missing - position.missing
-    return Admission(record, spool.epoch, resumed.through, new=known is None, missing=missing), resumed
-
-
-def _refusal(known: DefenderRecord | None, request: AdmitRequest) -> Refusal | None:
-    if known is None:
-        return None
-    # Two keys with one ID would take 2^100 attempts to find; who found them gets nothing by it.
-    if known.public_key != request.public_key:
-        return Refusal.KEY_MISMATCH
-    return Refusal.LOCKED if known.locked else None
-
-
-def _clean(facts: HostFacts) -> HostFacts:
-    claims: dict[str, Any] = {name: storable(getattr(facts, name)) for name in _FACTS}
-    return HostFacts(**claims, capabilities=tuple(storable(item) for item in facts.capabilities))
+    async def _admit(self, requests: Sequence[tuple[AdmitRequest, datetime]]) -> Sequence[Admission]:
+        return await self._database.jot(partial(admissions.admit, requests=requests)) if requests else ()
 
 
 def _where(statement: Select[Any], query: DefenderQuery) -> Select[Any]:
@@ -302,36 +205,8 @@ def _where(statement: Select[Any], query: DefenderQuery) -> Select[Any]:
     return statement
 
 
-async def _load(connection: AsyncConnection, ids: Collection[str]) -> dict[str, DefenderRecord]:
-    found = {}
-    for portion in spools.chunks(ids):
-        statement = select(*_COLUMNS).where(_D.id.in_(portion)).with_for_update()
-        records = (_record(row) for row in await connection.execute(statement))
-        found.update({record.id: record for record in records})
-    return found
-
-
-async def _save(
-    connection: AsyncConnection, records: Iterable[DefenderRecord], known: Collection[str]
-) -> None:
-    rows = [_row(record) for record in records]
-    for portion in spools.chunks(row for row in rows if row["id"] not in known):
-        await connection.execute(insert(_D), list(portion))
-    for portion in spools.chunks({**row, "key": row["id"]} for row in rows if row["id"] in known):
-        await connection.execute(update(_D).where(_D.id == bindparam("key")), list(portion))
-
-
 def _record(row: Row[*tuple[Any, ...]]) -> DefenderRecord:
     values: dict[str, Any] = dict(zip(_NAMES, row, strict=True))
-    capabilities = msgspec.json.decode(values.pop("capabilities"), type=tuple[str, ...])
-    claims = {name: values.pop(name) for name in _FACTS}
+    capabilities = admissions.capabilities_of(values.pop("capabilities"))
+    claims = {name: values.pop(name) for name in admissions.CLAIMS}
     return DefenderRecord(facts=HostFacts(**claims, capabilities=capabilities), **values)
-
-
-def _row(record: DefenderRecord) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in _PLAIN} | _claims(record.facts)
-
-
-def _claims(facts: HostFacts) -> dict[str, str]:
-    claims = {name: getattr(facts, name) for name in _FACTS}
-    return claims | {"capabilities": msgspec.json.encode(facts.capabilities).decode()}

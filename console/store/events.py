@@ -1,38 +1,39 @@
 """Events of the Defenders: each applied once, in order, without gaps (D13)."""
 
+import itertools
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, Select, insert, select
+from sqlalchemy import Row, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from console.store import models, spools
 from console.store.batching import Batcher
 from console.store.database import Database
-from console.store.records import Applied, EventBatch, EventLike, EventRecord, Outcome, SpoolRecord, storable
+from console.store.pen import Writing
+from console.store.records import Applied, EventBatch, EventRecord, Outcome, SpoolRecord, storable
 from console.store.sequence import step
+from console.store.statements import ADD_EVENTS, FIND_SESSIONS
+
+logger = logging.getLogger(__name__)
 
 _E: Final = models.Event
 _S: Final = models.Spool
-_D: Final = models.Defender
 _APPLY_LIMIT: Final = 5000
 """Events for one transaction, roughly: with so many its commit costs little each, and others have to wait."""
 
-
-_Item = tuple[datetime, str, str]
+_Item = tuple[Any, str, str]
 """An event as its row will say it: time, type, fields in JSON."""
 
+_Batch = tuple[EventBatch, datetime]
+"""A batch and when it came."""
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """Batches that wait for their transaction, with their items made ready."""
-
-    batches: Sequence[tuple[EventBatch, Sequence[_Item]]]
-    now: datetime
+_Ready = tuple[EventBatch, "Sequence[_Item] | str", datetime]
+"""The same with its items made ready, or with what is wrong with them."""
 
 
 class _Work:
@@ -44,7 +45,8 @@ class _Work:
         self.moved: dict[spools.SpoolKey, spools.SpoolRow] = {}
         self.events: list[tuple[spools.SpoolRow, int, _Item, datetime]] = []
 
-    def take(self, batch: EventBatch, items: Sequence[_Item], now: datetime) -> Applied:
+    def take(self, batch: EventBatch, items: Sequence[_Item] | str, now: datetime) -> Applied:
+        """The answer to a batch. In place of items: why they can't be kept."""
         answer = partial(Applied, batch.defender_id, batch.epoch)
         session = self._sessions.get(batch.defender_id)
         if session is None:
@@ -53,6 +55,8 @@ class _Work:
         row = self._rows[key]
         if batch.session != session:
             return answer(Outcome.FENCED, row.position.through)
+        if isinstance(items, str):
+            return answer(Outcome.REFUSED, row.position.through, fault=items)
         todo = step(row.position, first=batch.first, count=len(items), dropped=batch.dropped)
         if todo is None:
             return answer(Outcome.GAP, row.position.through)
@@ -61,6 +65,48 @@ class _Work:
         numbered = enumerate(items[todo.skip :], batch.first + todo.skip)
         self.events += [(row, number, item, now) for number, item in numbered]
         return answer(Outcome.APPLIED, row.position.through, len(items) - todo.skip)
+
+
+def apply(writing: Writing, batches: Sequence[_Batch]) -> list[Applied]:
+    """Apply batches in their order. One whose events can't be kept is REFUSED, alone."""
+    if not batches:
+        return []
+    ready = [(batch, _items(writing, batch), now) for batch, now in batches]
+    return _apply(writing, ready)
+
+
+def _apply(writing: Writing, batches: Sequence[_Ready]) -> list[Applied]:
+    try:
+        with writing.savepoint():
+            return _together(writing, batches)
+    except writing.row_faults as error:
+        # What none of our checks foresaw: halve until the one is alone that the engine doesn't take.
+        if len(batches) > 1:
+            half = len(batches) // 2
+            return _apply(writing, batches[:half]) + _apply(writing, batches[half:])
+        ((batch, _, now),) = batches
+        logger.exception("events of %s can't be kept", batch.defender_id)
+        return _together(writing, [(batch, _fault(error), now)])
+
+
+def _together(writing: Writing, batches: Sequence[_Ready]) -> list[Applied]:
+    sessions = writing.ask(FIND_SESSIONS, ids=list({batch.defender_id for batch, _, _ in batches}))
+    known = (batch for batch, _, _ in batches if batch.defender_id in sessions)
+    rows = spools.load(writing, ((batch.defender_id, batch.epoch) for batch in known))
+    work = _Work(sessions, rows)
+    answers = [work.take(batch, items, now) for batch, items, now in batches]
+    spools.save(writing, work.moved, batches[-1][2])
+    if work.events:
+        spools.identify(writing, work.moved)
+        stamp = writing.stamp
+        writing.run_rows(
+            ADD_EVENTS,
+            [
+                (row.id, number, time, stamp(now), type_, fields)
+                for row, number, (time, type_, fields), now in work.events
+            ],
+        )
+    return answers
 
 
 class Events:
@@ -76,13 +122,13 @@ class Events:
         All of them share a transaction, also with those of concurrent calls. What was applied before is
         passed over, so a batch may be sent again whenever its fate is unknown.
 
+        A batch whose events can't be kept (a naive time, one beyond what a calendar holds, fields that are
+        not JSON, whatever the engine refuses) is REFUSED as a whole and says why; the others are applied.
+
         Raises:
             StoreError: if the store can't be written; nothing of the batches was applied.
-            ValueError: if an event's time is naive or beyond what a calendar holds, or its fields are not
-                JSON; nothing of these batches was applied.
         """
-        entry = _Entry([(batch, [_item(event) for event in batch.items]) for batch in batches], now)
-        return await self._applications.submit(entry)
+        return await self._applications.submit([(batch, now) for batch in batches])
 
     async def list(
         self, defender_id: str, *, limit: int = 100, before: int | None = None
@@ -120,62 +166,29 @@ class Events:
         own = statement.where(_S.defender_id == defender_id).order_by(_S.id.desc())
         return tuple(SpoolRecord(*row) for row in await self._database.rows(own))
 
-    async def _apply(self, entries: Sequence[_Entry]) -> Sequence[tuple[Applied, ...]]:
-        batches = [batch for entry in entries for batch, _ in entry.batches]
-
-        async def write(connection: AsyncConnection) -> Sequence[tuple[Applied, ...]]:
-            sessions = await _sessions(connection, {batch.defender_id for batch in batches})
-            known = (batch for batch in batches if batch.defender_id in sessions)
-            rows = await spools.load(connection, ((batch.defender_id, batch.epoch) for batch in known))
-            work = _Work(sessions, rows)
-            answers = [
-                tuple(work.take(batch, items, entry.now) for batch, items in entry.batches)
-                for entry in entries
-            ]
-            await spools.save(connection, work.moved, entries[-1].now)
-            await _insert(connection, work)
-            return answers
-
-        return await self._database.write(write) if batches else [() for _ in entries]
+    async def _apply(self, calls: Sequence[Sequence[_Batch]]) -> Sequence[tuple[Applied, ...]]:
+        batches = [batch for call in calls for batch in call]
+        answers = iter(await self._database.jot(partial(apply, batches=batches)) if batches else ())
+        return [tuple(itertools.islice(answers, len(call))) for call in calls]
 
 
-def _item(event: EventLike) -> _Item:
-    if event.time.tzinfo is None:
-        raise ValueError("an event's time says no zone")
+def _items(writing: Writing, batch: EventBatch) -> Sequence[_Item] | str:
+    stamp = writing.stamp
     try:
-        time = event.time.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError("an event's time is beyond the calendar") from error
-    return time, storable(event.type), msgspec.json.encode(event.fields).decode()
-
-
-def _weigh(entry: _Entry) -> int:
-    return sum(len(items) + 1 for _, items in entry.batches)
-
-
-async def _sessions(connection: AsyncConnection, ids: set[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for portion in spools.chunks(ids):
-        # Locked until the commit, so that on an engine with several writers no newer session slips in.
-        statement = select(_D.id, _D.session).where(_D.id.in_(portion)).with_for_update()
-        found.update((key, session) for key, session in await connection.execute(statement))
-    return found
-
-
-async def _insert(connection: AsyncConnection, work: _Work) -> None:
-    for portion in spools.chunks(work.events):
-        rows = [
-            {
-                "spool_id": row.id,
-                "number": number,
-                "time": time,
-                "received": now,
-                "type": kind,
-                "fields": text,
-            }
-            for row, number, (time, kind, text), now in portion
+        return [
+            (stamp(event.time), storable(event.type), msgspec.json.encode(event.fields).decode())
+            for event in batch.items
         ]
-        await connection.execute(insert(_E), rows)
+    except (*writing.row_faults, msgspec.EncodeError, RecursionError) as error:
+        return _fault(error)
+
+
+def _fault(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _weigh(call: Sequence[_Batch]) -> int:
+    return sum(len(batch.items) + 1 for batch, _ in call)
 
 
 def _spools(defender_id: str) -> Select[int, str]:

@@ -164,12 +164,14 @@ def storable(text: str) -> str:
 
     What many ask for shares a transaction: one row that an engine refuses would fail all of it.
     """
-    return text.encode("utf-8", "replace").decode().replace("\0", "?")
+    # What is printable has none of them, and nearly everything is.
+    return text if text.isprintable() else text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def defender_id(public_key: bytes) -> str:
     """The ID that an instance key is bound to: `d-` and 100 bits of the key's SHA-256 in base32."""
-    return "d-" + base64.b32encode(hashlib.sha256(public_key).digest()).decode("ascii")[:20].lower()
+    # base64 is slow in base32: the 15 bytes that 20 characters come from, not all 32.
+    return "d-" + base64.b32encode(hashlib.sha256(public_key).digest()[:15]).decode("ascii")[:20].lower()
 
 
 class DefenderSort(StrEnum):
@@ -272,6 +274,7 @@ class Outcome(StrEnum):
     FENCED = "fenced"
     GAP = "gap"
     UNKNOWN = "unknown"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,9 +285,11 @@ class Applied:
         defender_id: Whose.
         epoch: The batch's.
         outcome: APPLIED: durable; FENCED: a newer session has taken over, this one must end; GAP: numbers
-            before the batch are missing, it must start at `expected`; UNKNOWN: there is no such Defender.
+            before the batch are missing, it must start at `expected`; UNKNOWN: there is no such Defender;
+            REFUSED: an event of it can't be kept, so that none of it was: sending it again won't help.
         through: All numbers up to this one are settled; durable when this value is returned.
         added: How many events this batch added; the rest of it was there already.
+        fault: Why, if it was REFUSED.
     """
 
     defender_id: str
@@ -292,6 +297,7 @@ class Applied:
     outcome: Outcome
     through: int
     added: int = 0
+    fault: str = ""
 
     @property
     def expected(self) -> int:
@@ -330,6 +336,21 @@ class SpoolRecord:
     through: int
     missing: int
     dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What became of all that `Store.turn` was given.
+
+    Attributes:
+        flipped: The IDs that were connected before their session ended.
+        admissions: One for each Hello, in their order.
+        applied: One for each batch of events, in their order.
+    """
+
+    flipped: frozenset[str]
+    admissions: tuple[Admission, ...]
+    applied: tuple[Applied, ...]
 
 
 class Kind(StrEnum):
