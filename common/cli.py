@@ -60,7 +60,7 @@ def garrison() -> None:
     garrison onebox                      a Console and two Defenders on this machine, to look around
 
     Options come from the environment or from a twistlock.cfg given by --config. Exit codes: 0 done, 1 it
-    failed, 2 it was asked for in a way that cannot be meant.
+    failed, 2 wrong usage: an option, argument or setting.
     """  # noqa: D301 - click looks for the control character
 
 

@@ -38,8 +38,8 @@ def _time(record: logging.LogRecord) -> str:
     )
 
 
-def _printable(text: str) -> str:
-    """One record stays one line, whatever a peer put into it."""
+def printable(text: str) -> str:
+    """A peer's text for a log or a terminal: control characters are escaped, so it stays one line."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
@@ -51,7 +51,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Render one record."""
         place = f"{record.filename}:{record.lineno}"
-        lines = [f"{_level(record)} {_time(record)} {place} {_printable(record.getMessage())}"]
+        lines = [f"{_level(record)} {_time(record)} {place} {printable(record.getMessage())}"]
         if record.exc_info:
             lines.append(self.formatException(record.exc_info))
         return "\n".join(lines)

@@ -196,7 +196,7 @@ class Onebox:
                 "            the browser warns, because the Console made its certificate itself.",
                 f"  Trust     {ca}",
                 f"  API       curl --cacert {ca} {url}/api/v1/_ping",
-                f"  Files     {sys.argv[0]} certs show {self.folder / 'console' / 'certificates'}",
+                f"  Files     {Path(sys.argv[0])} certs show {self.folder / 'console' / 'certificates'}",
                 f"  Shared    {self.custom_certificates} is the custom-certificates directory of all",
                 "            three; certificates in it are not used yet",
                 "  Stop      Ctrl-C; the state stays, the next start goes on from it",

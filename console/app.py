@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -76,7 +77,8 @@ async def _run(settings: ConsoleSettings, clock: Clock) -> None:
         sets = await _certificates(settings, store, options, defenders, clock)
         console = await _assemble(settings, store, sets, clock, stack)
         line = settings.start_line(console_cn=options.console_cn, console_san=tuple(options.names))
-        await console.serve(https, defenders, [line, settings.foreign_line()], stop)
+        lines = [line, settings.foreign_line(), _unused(settings.custom_certificates)]
+        await console.serve(https, defenders, list(filter(None, lines)), stop)
 
 
 async def _bind(
@@ -93,6 +95,13 @@ async def _bind(
     for sock in sockets:
         stack.callback(sock.close)
     return sockets
+
+
+def _unused(folder: Path) -> str | None:
+    """What to log where an operator has put certificates that this version doesn't read yet."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return None
+    return f"the certificates in {folder} are not used: this version has only its own"
 
 
 def _mint_options(settings: ConsoleSettings) -> MintOptions:
@@ -129,28 +138,31 @@ class _Console:
         self,
         https: Sequence[socket.socket],
         defenders: Sequence[socket.socket],
-        lines: Sequence[str | None],
+        lines: Sequence[str],
         stop: asyncio.Event,
     ) -> None:
         """Serve until `stop`, then end in order: no new work, what is under way, what is to be written."""
+        await self.control.start()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.fleet.run(), name="fleet")
             if defenders:
                 await self.fleet.start(defenders)
             if https:
                 await self.https.start(https)
-            await self.control.start()
             # What lives by now lives as long as the process: the collector need not look at it again.
             gc.collect()
             gc.freeze()
-            for line in filter(None, lines):
+            for line in lines:
                 logger.info("%s", line)
             logger.info("serving HTTPS on port %s, Defenders on port %s", _port(https), _port(defenders))
-            await stop.wait()
-            logger.info("stopping")
-            await self.control.close()
-            await self.https.close()
-            await self.fleet.close()
+            try:
+                await stop.wait()
+                logger.info("stopping")
+            finally:
+                # Also where the fleet's task failed: connections get their good-bye, requests their answer.
+                await self.control.close()
+                await self.https.close()
+                await self.fleet.close()
         logger.info("stopped")
 
 
@@ -178,7 +190,7 @@ async def _assemble(
 
 
 def _port(sockets: Sequence[socket.socket]) -> str:
-    return str(sockets[0].getsockname()[1]) if sockets else "-"
+    return str(sockets[0].getsockname()[1]) if sockets else "off"
 
 
 def _answers(sets: GeneratedSets, directory: DefenderDirectory, fleet: Fleet) -> Mapping[str, Answer]:

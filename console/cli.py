@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from common.logging import printable
+
 config_option = click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -81,7 +83,7 @@ def logs(defender: str, lines: int, config: Path | None) -> None:
     """Print the last log lines of the Defender of this ID or (unambiguous) host name."""
     value = _ask(config, "command", defender=defender, name="fetchLogs", lines=str(lines))
     for line in value.get("lines", []):
-        click.echo(line)
+        click.echo(printable(str(line)))
 
 
 @console.command()
@@ -103,15 +105,18 @@ def _ask(config: Path | None, command: str, **arguments: str) -> Any:
 def _print_defenders(found: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("STATUS", "HOST", "ID", "TYPE", "VERSION", "CERTIFICATE ENDS", "LAST CHANGE"):
         table.add_column(column, overflow="fold")
     for row in found:
-        status = "[green]connected[/]" if row["connected"] else "[red]disconnected[/]"
+        status = Text("connected", "green") if row["connected"] else Text("disconnected", "red")
         name = row["hostname"] + (" (claimed twice)" if row.get("duplicateHostname") else "")
         times = (_minute(row.get("certificateExpiration")), _minute(row.get("lastModified")))
-        table.add_row(status, name, row["id"], row["type"], row["version"], *times)
+        # Text and not markup: what a Defender claims may hold brackets, and worse.
+        cells = (name, row["id"], row["type"], row["version"], *times)
+        table.add_row(status, *(Text(printable(cell)) for cell in cells))
     width = None if sys.stdout.isatty() else 200
     Console(file=sys.stdout, width=width).print(table)
 

@@ -5,7 +5,8 @@ socket is decided by the file system: the user that the Console runs as, and roo
 """
 
 import contextlib
-import stat
+import os
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,7 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import web
 
-from common.errors import DataFolderError, GarrisonError
+from common.errors import DataFolderError, GarrisonError, UsageError
 
 SOCKET_NAME: Final = "console.sock"
 # A path of a socket has 108 bytes, with the NUL (unix(7)).
@@ -55,14 +56,27 @@ class ControlServer:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)
 
     async def start(self) -> None:
-        """Listen. A socket file that a killed Console left is replaced: the data folder's lock is ours."""
+        """Listen. A socket file that a killed Console left is replaced: the data folder's lock is ours.
+
+        Raises:
+            DataFolderError: something else is in its place, or the folder can't be written.
+        """
         if self._path.is_socket():
             self._path.unlink()
         await self._runner.setup()
-        site = web.UnixSite(self._runner, str(self._path))
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # The mode is right from the first moment: a connection is permitted by it, whatever the folder's is.
+        mask = os.umask(0o177)
+        try:
+            sock.bind(str(self._path))
+        except OSError as error:
+            sock.close()
+            fault = f"cannot be made ({error.strerror})"
+            raise DataFolderError(str(self._path), fault, "remove what is there and start again") from error
+        finally:
+            os.umask(mask)
+        site = web.SockSite(self._runner, sock)
         await site.start()
-        # Between bind and chmod the folder, which is 0700, keeps others out.
-        self._path.chmod(stat.S_IRUSR | stat.S_IWUSR)
 
     async def close(self) -> None:
         """Stop, and remove the socket file."""
@@ -74,11 +88,14 @@ class ControlServer:
         answer = self._answers.get(request.match_info["command"])
         if answer is None:
             return web.json_response({"err": "this Console does not know the command"}, status=404)
-        arguments = {str(k): str(v) for k, v in (await request.json()).items()}
         try:
+            arguments = {str(k): str(v) for k, v in (await request.json()).items()}
             return web.json_response(await answer(arguments))
+        except (AttributeError, KeyError, ValueError):
+            return web.json_response({"err": "the command's arguments do not fit"}, status=400)
         except GarrisonError as error:
-            fields = {"thing": error.thing, "fault": error.fault, "remedy": error.remedy}
+            usage = isinstance(error, UsageError)
+            fields = {"thing": error.thing, "fault": error.fault, "remedy": error.remedy, "usage": usage}
             return web.json_response(fields, status=400)
 
 
@@ -106,7 +123,8 @@ async def ask(data_folder: Path, command: str, **arguments: str) -> Any:
     except aiohttp.ClientError as error:
         raise GarrisonError(str(path), f"the Console did not answer ({error})", "look at its log") from None
     if "thing" in body:
-        raise GarrisonError(body["thing"], body["fault"], body["remedy"])
+        kind = UsageError if body["usage"] else GarrisonError
+        raise kind(body["thing"], body["fault"], body["remedy"])
     raise GarrisonError(command, body["err"], "use the command of the Console's own version")
 
 

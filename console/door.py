@@ -43,6 +43,7 @@ class Door(Generic[G]):
         self._clock = clock
         self._quiet = quiet
         self._log = FailureLog()
+        self._quiet_log = FailureLog()
         self._listener: Listener | None = None
 
     @property
@@ -81,8 +82,9 @@ class Door(Generic[G]):
         self.failures[failure.kind] += 1
         if failure.kind is FailureKind.RESET or failure.kind in self._quiet:
             # A reset before anything was said is a port scan, or a load balancer that looks whether we live.
-            logger.debug("%s: %s", self._name, failure)
-            return
-        line = self._log.line(failure, self._clock.monotonic())
+            level, log = logging.DEBUG, self._quiet_log
+        else:
+            level, log = logging.WARNING, self._log
+        line = log.line(failure, self._clock.monotonic())
         if line is not None:
-            logger.warning("%s: %s", self._name, line)
+            logger.log(level, "%s: %s", self._name, line)

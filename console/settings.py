@@ -42,8 +42,6 @@ FOREIGN: Final = frozenset((
     "CLOUD_HOSTNAME_ENABLED", "DEFENDER_APP_ID", "FILESYSTEM_MONITORING",
     "GARRISON_HOSTNAME", "GARRISON_CONNECT_TIMEOUT", "GARRISON_RECONNECT_CAP", "GARRISON_SPOOL_BYTES",
     "GARRISON_SPOOL_EVENTS",
-    # The onebox's, which starts us.
-    "GARRISON_ONEBOX_FOLDER",
 ))  # fmt: skip
 """Names that a shared file or environment may hold and that mean nothing to a Console."""
 
@@ -121,12 +119,6 @@ OPTIONS: Final = (
         "the oldest TLS version that Defenders may speak: 1.3 or 1.2",
     ),
     Option("GARRISON_HEARTBEAT_SECONDS", _heartbeat, 30.0, "how often a Defender shows that it is there"),
-    Option(
-        "GARRISON_CUSTOM_CERTIFICATES",
-        parse_path,
-        None,
-        "the operator's own certificates; DATA_FOLDER/custom-certificates by default",
-    ),
 )
 
 
@@ -147,7 +139,6 @@ class ConsoleSettings:
         master_key_file: The key that seals secrets; None: where the store's room puts it.
         tls_minimum: The oldest version spoken on the Defender channel.
         heartbeat_seconds: Interval of a Defender's heartbeats.
-        custom_certificates: The operator's own certificates (facts §1).
         foreign: Names of the file that mean nothing to a Console, sorted.
     """
 
@@ -163,7 +154,6 @@ class ConsoleSettings:
     master_key_file: Path | None
     tls_minimum: ssl.TLSVersion
     heartbeat_seconds: float
-    custom_certificates: Path
     foreign: tuple[str, ...] = ()
 
     @classmethod
@@ -183,10 +173,8 @@ class ConsoleSettings:
             OPTIONS, environ, config=config, config_path=config_path or "twistlock.cfg", foreign=FOREIGN
         )
         _refuse_shared_ports(values)
-        folder: Path = values["DATA_FOLDER"]
         return cls(
             **{field: values[name] for name, field in _FIELDS.items()},
-            custom_certificates=values["GARRISON_CUSTOM_CERTIFICATES"] or folder / "custom-certificates",
             foreign=tuple(sorted(FOREIGN.intersection(config))),
         )
 
@@ -194,6 +182,11 @@ class ConsoleSettings:
     def log_level(self) -> int:
         """The level that our own rooms log from."""
         return logging.INFO if self.is_prod else logging.DEBUG
+
+    @property
+    def custom_certificates(self) -> Path:
+        """The directory of the operator's own certificates (facts §1)."""
+        return self.data_folder / "custom-certificates"
 
     def foreign_line(self) -> str | None:
         """What to log about options of the file that mean nothing here; None if there are none."""
@@ -240,6 +233,8 @@ _FIELDS: Final[Mapping[str, Any]] = {
 def _refuse_shared_ports(values: Mapping[str, Any]) -> None:
     # Facts §2: each port must be unique. Port 0 is a different one each time.
     first, second = (values[name] for name in _PORTS)
+    if first is None and second is None:
+        raise SettingsError([f"{' and '.join(_PORTS)} are both empty; give at least one of them a port"])
     if first and first == second:
         raise SettingsError([f"{' and '.join(_PORTS)} are both {first}; give each a port of its own"])
 

@@ -4,7 +4,6 @@ Names are the product's (product facts §2 and §7); our own start with `GARRISO
 be shared with a Console and with the product's installer: their names are let through and mean nothing here.
 """
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ _CONSOLES: Final = """
     CONSOLE_CN DEFENDER_CN CONSOLE_SAN MANAGEMENT_PORT_HTTP MANAGEMENT_PORT_HTTPS COMMUNICATION_PORT
     CONFIG_PATH DATA_RECOVERY_ENABLED DATA_RECOVERY_VOLUME HIGH_AVAILABILITY_ENABLED HIGH_AVAILABILITY_STATE
     HIGH_AVAILABILITY_PORT CLUSTERED_DB_ENABLED REGISTRY_SCANNERS DISABLE_CONSOLE_CGROUP_LIMITS
-    GARRISON_MASTER_KEY_FILE GARRISON_LISTEN_ADDRESS GARRISON_HEARTBEAT_SECONDS GARRISON_CUSTOM_CERTIFICATES
+    GARRISON_MASTER_KEY_FILE GARRISON_LISTEN_ADDRESS GARRISON_HEARTBEAT_SECONDS
 """
 _INSTALLERS: Final = """
     SYSTEMD_ENABLED DOCKER_SOCKET FIPS_ENABLED DEFENDER_LISTENER_TYPE DOCKER_CLIENT_ADDRESS
@@ -45,7 +44,6 @@ _NO_ADDRESS: Final = (
     "WS_ADDRESS is not set; give the Console's Defender channel, such as "
     "WS_ADDRESS=wss://console.example:8084 (the Console states it with the install bundle)"
 )
-_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _SIZE = re.compile(r"(\d+)\s*([kMG]?)i?B?")
 _FACTORS: Final = {"": 1, "k": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SMALLEST_SPOOL: Final = 64 << 10
@@ -91,20 +89,19 @@ def parse_address(text: str) -> Address:
         raise ValueError("holds a path; write wss://HOST:PORT and nothing after it")
     if port == 0:
         raise ValueError("holds port 0; write the port that the Console listens on")
-    return Address(_host(parts.hostname or ""), COMMUNICATION_PORT if port is None else port)
+    # Late: the room of certificates brings `cryptography`, and `--help` needs neither.
+    from common.certificates import parse_name
 
-
-def _host(text: str) -> str:
     try:
-        return str(ipaddress.ip_address(text))
+        names = parse_name(parts.hostname or "")
     except ValueError:
-        pass
-    if not text.isascii():
-        raise ValueError("holds a name outside ASCII; write its xn-- form")
-    labels = text.removesuffix(".").split(".")
-    if len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise ValueError("holds no host; write wss://HOST:PORT with a DNS name or an IP address")
-    return text.removesuffix(".").lower()
+        raise ValueError(
+            "holds no host; write wss://HOST:PORT with a DNS name or an IP address (without a zone)"
+        ) from None
+    host = str((*names.dns, *names.addresses)[0])
+    if "*" in host:
+        raise ValueError("holds a wildcard; name the one host to connect to")
+    return Address(host, COMMUNICATION_PORT if port is None else port)
 
 
 def parse_size(text: str) -> int:

@@ -102,6 +102,7 @@ Known: TypeAlias = (
 
 UNREADABLE: Final = "unreadable"
 """The type of what stands for an item that isn't an event at all."""
+OMITTED: Final = "omittedBytes"
 RAW: Final = "raw"
 """The one field of an event whose fields have another shape than ours: their JSON text."""
 
@@ -154,22 +155,26 @@ def encode_event(event: Event) -> bytes:
         data = b""
     if len(data) <= MAX_EVENT_BYTES and _read(data) is not None:
         return data
-    return _ENCODER.encode(Event(event.time, event.type, {"omittedBytes": len(data)}))
+    return _ENCODER.encode(Event(event.time, event.type, {OMITTED: len(data)}))
 
 
 def read_event(item: bytes) -> Event:
     """Read an item of Events. Whatever it is, it becomes an event, so that its number isn't lost.
 
-    One with fields of another shape keeps them as text in the field `raw`; what isn't an event has the type
+    One that is too long becomes what its sender should have made of it (`encode_event`): what an end holds is
+    bounded by itself, not by the other. One with fields of another shape keeps them as text in the field
+    `raw`; what isn't an event has the type
     `unreadable`, the UNIX epoch as time and its text in `raw`.
     """
-    event = _read(item)
+    event = _read(item) if len(item) <= MAX_EVENT_BYTES else None
     if event is not None:
         return event
     try:
         head = _HEAD.decode(item)
     except _FAULTS:
         return Event(_EPOCH, UNREADABLE, {RAW: _text(item)})
+    if len(item) > MAX_EVENT_BYTES:
+        return Event(head.time, head.type, {OMITTED: len(item)})
     return Event(head.time, head.type, {RAW: _text(bytes(head.fields))})
 
 

@@ -8,7 +8,6 @@
 import asyncio
 import logging
 import socket
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
@@ -188,6 +187,17 @@ class Fleet:
             superseded.leave_by = self.clock.monotonic() + SUPERSEDED_SECONDS
         logger.info("%s connected, certificate %s", session, session.certificate_fingerprint[:16])
 
+    def stillborn(self, session: Session) -> None:
+        """The connection was gone before the store had admitted it.
+
+        By then the store has fenced the session that the Defender holds, if it holds one: nothing of it
+        would be applied any more. So that one is asked to come again.
+        """
+        live = self.live.connected(session.defender_id)
+        if live is not None and live.session < session.session:
+            live.close(CloseCode.TRY_AGAIN, "another connection of this Defender failed at its start")
+        self.ended(session)
+
     def ended(self, session: Session) -> None:
         """The connection is gone."""
         self._sessions.pop(session, None)
@@ -206,10 +216,11 @@ class Fleet:
         """One look at the time for all sessions; the sleep is the period, not a wait for something."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            now = time.monotonic()
+            now = self.clock.monotonic()
             for session in tuple(self._sessions):
                 if session.next_deadline <= now or session.leave_by is not None:
-                    session.tick(now)
+                    with session.contained():
+                        session.tick(now)
 
 
 def reply_or_raise(defender: str, reply: CommandReply) -> Fields:

@@ -5,12 +5,12 @@ they mean, the writer stores what has to be stored, and one sweep for all sessio
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
 import ssl
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -107,6 +107,10 @@ class Owner(Protocol):
         """The session is its Defender's live one now."""
         ...
 
+    def stillborn(self, session: "Session") -> None:
+        """The connection was gone before the store had admitted it."""
+        ...
+
     def ended(self, session: "Session") -> None:
         """The connection is gone."""
         ...
@@ -197,12 +201,13 @@ class Session:
         assert isinstance(generation, ServedGeneration)
         self._end = ConsoleEnd(self._owner.options, nonce=os.urandom(32), leaf=generation.leaf)
         self._owner.opened(self)
-        self._do(self._end.opened(time.monotonic()))
+        self._do(self._end.opened(self._owner.clock.monotonic()))
 
     def on_message(self, data: bytes) -> None:
         """A message arrived."""
         assert self._end is not None
-        self._do(self._end.receive(data, time.monotonic(), time.time()))
+        clock = self._owner.clock
+        self._do(self._end.receive(data, clock.monotonic(), clock.now().timestamp()))
 
     def on_writable(self) -> None:
         """The peer reads again. What we send is bounded by what it sent or what was asked of it."""
@@ -226,6 +231,19 @@ class Session:
             self.close(CloseCode.SUPERSEDED, "this Defender has a newer connection")
         self._do(self._end.tick(now))
 
+    @contextlib.contextmanager
+    def contained(self) -> Iterator[None]:
+        """Where a task of the whole fleet calls a session: a bug that one Defender meets ends its connection.
+
+        What the transport calls is contained by the transport in the same way.
+        """
+        try:
+            yield
+        except Exception:  # not swallowed: logged, and the connection ends
+            logger.exception("%s met a bug of the Console's", self)
+            if self._connection is not None:
+                self._connection.abort()
+
     def close(self, code: CloseCode, reason: str) -> None:
         """End the connection in order."""
         if self._end is not None:
@@ -240,13 +258,17 @@ class Session:
             return
         record = admission.record
         self.defender_id, self.session, self.hostname = record.id, admission.session, record.facts.hostname
-        self.since = self._owner.clock.now()
+        clock = self._owner.clock
+        self.since = clock.now()
         outputs = self._end.welcome(
-            record.id, admission.session, admission.applied_through, time.monotonic(), time.time()
+            record.id,
+            admission.session,
+            admission.applied_through,
+            clock.monotonic(),
+            clock.now().timestamp(),
         )
         if not outputs:
-            # The peer was gone before the store had answered: the store believes it is connected.
-            self._owner.ended(self)
+            self._owner.stillborn(self)
             return
         self._owner.welcomed(self)
         self._do(outputs)
@@ -268,12 +290,12 @@ class Session:
     async def command(self, name: str, arguments: Fields, seconds: float) -> CommandReply:
         """Have the Defender do something; the reply comes in `seconds` at the latest."""
         assert self._end is not None
-        command_id = os.urandom(8).hex()
+        command_id, now = os.urandom(8).hex(), self._owner.clock.monotonic()
         future: asyncio.Future[CommandReply] = asyncio.get_running_loop().create_future()
         self._commands = self._commands or {}
         self._commands[command_id] = future
         try:
-            self._do(self._end.send_command(command_id, name, arguments, time.monotonic(), timeout=seconds))
+            self._do(self._end.send_command(command_id, name, arguments, now, timeout=seconds))
             return await future
         finally:
             self._commands.pop(command_id, None)

@@ -23,6 +23,7 @@ HELLOS_AT_ONCE = 256
 EVENT_BATCHES_AT_ONCE = 512
 RETRY_SECONDS = 1.0
 TOUCH_SECONDS = 1.0
+LAST_WRITE_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -78,7 +79,10 @@ class Writer:
                 await asyncio.wait_for(self._wake.wait(), TOUCH_SECONDS)
             self._wake.clear()
             await self._write_all()
-        await self._write_all()
+        # What is not written is not acknowledged either: its Defender sends it again.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WRITE_SECONDS):
+                await self._write_all()
 
     async def _write_all(self) -> None:
         while await self._attempt(self._turn) and (self._hellos or self._events or self._ended):
@@ -122,7 +126,8 @@ class Writer:
         admissions = await self.store.defenders.admit_all([request for _, request in batch], self.clock.now())
         del self._hellos[: len(batch)]
         for (session, _), admission in zip(batch, admissions, strict=True):
-            session.admitted(admission)
+            with session.contained():
+                session.admitted(admission)
 
     async def _write_events(self) -> None:
         batch = self._events[:EVENT_BATCHES_AT_ONCE]
@@ -131,7 +136,8 @@ class Writer:
         applied = await self.store.events.apply([events for _, events in batch], self.clock.now())
         del self._events[: len(batch)]
         for (session, _), result in zip(batch, applied, strict=True):
-            session.applied(result)
+            with session.contained():
+                session.applied(result)
 
     async def _write_seen(self) -> None:
         """One transaction a second for the last-seen times of all who were heard since the last one."""

@@ -38,7 +38,6 @@ def test_defaults_are_the_products() -> None:
         master_key_file=None,
         tls_minimum=ssl.TLSVersion.TLSv1_3,
         heartbeat_seconds=30.0,
-        custom_certificates=Path("/var/lib/twistlock/custom-certificates"),
     )
     assert found.log_level == logging.DEBUG
 
@@ -73,13 +72,8 @@ def test_everything_set() -> None:
         master_key_file=Path("/etc/garrison/key"),
         tls_minimum=ssl.TLSVersion.TLSv1_2,
         heartbeat_seconds=5.0,
-        custom_certificates=Path("/srv/console/custom-certificates"),
     )
     assert found.log_level == logging.INFO
-
-
-def test_custom_certificates_may_lie_elsewhere() -> None:
-    assert read(GARRISON_CUSTOM_CERTIFICATES="/etc/certs").custom_certificates == Path("/etc/certs")
 
 
 @pytest.mark.parametrize(
@@ -119,8 +113,8 @@ def test_ports_must_differ() -> None:
 
 def test_ports_that_the_system_chooses_and_listeners_that_are_off_do_not_clash() -> None:
     assert read(MANAGEMENT_PORT_HTTPS="0", COMMUNICATION_PORT="0").https_port == 0
-    off = read(MANAGEMENT_PORT_HTTPS="", COMMUNICATION_PORT="")
-    assert (off.https_port, off.communication_port) == (None, None)
+    assert read(MANAGEMENT_PORT_HTTPS="").https_port is None
+    assert read(COMMUNICATION_PORT="").communication_port is None
 
 
 def test_the_products_own_file_is_taken(tmp_path: Path) -> None:
@@ -207,3 +201,8 @@ def test_ports_are_in_range_and_differ(https: int, communication: int) -> None:
 def test_names_survive_any_separator(addresses: list[object], separator: str) -> None:
     text = separator.join(f"IP:{address}" for address in addresses)
     assert list(read(CONSOLE_SAN=text).console_san) == [f"IP:{a}" for a in dict.fromkeys(addresses)]
+
+
+def test_both_ports_off_leave_nothing_to_serve() -> None:
+    with pytest.raises(SettingsError, match="are both empty; give at least one of them a port"):
+        read(MANAGEMENT_PORT_HTTPS="", COMMUNICATION_PORT="")

@@ -307,3 +307,56 @@ async def test_a_swap_is_seen_by_the_next_connection_and_breaks_none(
     for peer in (before, after):
         peer.post(1, event("still here"))
         await peer.until(lambda peer=peer: peer.acked == 1)  # type: ignore[misc]
+
+
+async def test_a_connection_that_failed_at_its_start_does_not_leave_a_fenced_one(
+    fleet: Fleet, store: Store, pki: PKI
+) -> None:
+    """The store fences the live session for a newer one that died before its Welcome: it comes again."""
+    key = new_key()
+    old = await joined(fleet, pki, key=key)
+    welcome = await old.welcomed()
+    young = Peer(key=key)
+    await young.connect(fleet.port, pki.set(Role.DEFENDER_CLIENT))
+    await young.until(lambda: young.end is not None and young.end.state.value == "awaiting welcome")
+    assert young.connection is not None
+    young.connection.abort()
+    await old.until(lambda: old.closed is not None or young.welcome is not None)
+    if young.welcome is None:
+        assert old.closed is not None
+        assert old.closed[0] == CloseCode.TRY_AGAIN
+        again = await joined(fleet, pki, key=key)
+        assert (await again.welcomed()).defender_id == welcome.defender_id
+        record = await store.defenders.get(welcome.defender_id)
+        assert record is not None
+        assert record.connected
+
+
+async def test_an_event_beyond_its_size_is_bounded_by_the_console(
+    fleet: Fleet, store: Store, pki: PKI
+) -> None:
+    peer = await joined(fleet, pki)
+    welcome = await peer.welcomed()
+    item = b'{"time":"2026-11-21T20:00:00Z","type":"huge","fields":{"t":"' + b"x" * 100_000 + b'"}}'
+    message = b'{"kind":"events","epoch":"epoch-1","first":1,"items":[' + item + b"]}"
+    assert peer.connection is not None
+    peer.connection.send(message)
+    async with asyncio.timeout(10):
+        while not (stored := await store.events.list(welcome.defender_id)):
+            await asyncio.sleep(0.02)
+    assert stored[0].fields == {"omittedBytes": len(item)}
+
+
+async def test_a_bug_that_one_defender_meets_ends_its_connection_only(
+    fleet: Fleet, pki: PKI, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = await joined(fleet, pki)
+    bad = await joined(fleet, pki)
+    session = fleet.live.connected((await bad.welcomed()).defender_id)
+    assert session is not None
+    with session.contained():
+        raise RuntimeError("a bug")
+    assert "met a bug of the Console's" in caplog.text
+    await bad.until(lambda: bad.closed is not None)
+    good.post(1, event("y"))
+    await good.until(lambda: good.acked == 1)
