@@ -80,6 +80,10 @@ class DefenderRecords(Protocol):
         """Counts by type."""
         ...
 
+    async def duplicated_hostnames(self) -> frozenset[str]:
+        """The host names that several Defenders claim, case-folded."""
+        ...
+
 
 class Category(StrEnum):
     """`defender.Category` (product facts §7), as far as a Defender of ours can be of it."""
@@ -310,14 +314,13 @@ class DefenderDirectory:
     async def _claimed_twice(self) -> frozenset[str]:
         """The host names that several Defenders claim, in lower case; a moment old in a large, busy fleet."""
         # A claim changes when a Defender is admitted or describes itself anew, which moves the version, or is
-        # removed, which moves the count: so all records are read once for each change, not for each page.
+        # removed, which moves the count: so the names are grouped once for each change, not for each page.
         # Where thousands of them come and go, that reading is held to a twentieth of the time.
         state = (self._live.version, (await self.tally()).deployed)
         begun = self._clock.monotonic()
         if state != self._claims.state and begun >= self._claims.until:
-            counts = Counter(record.facts.hostname.casefold() for record in await self._records.list())
+            twice = await self._records.duplicated_hostnames()
             ended = self._clock.monotonic()
-            twice = frozenset(name for name, count in counts.items() if count > 1)
             self._claims = _Claims(state, ended + _REST * (ended - begun), twice)
         return self._claims.twice
 

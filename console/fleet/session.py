@@ -286,6 +286,10 @@ class Session:
                 # Defender comes again and is told where to go on.
                 logger.warning("%s sent events that the store does not expect", self)
                 self.close(CloseCode.TRY_AGAIN, "positions disagree, come again")
+            case ApplyOutcome.REFUSED:
+                logger.error("%s sent events that can't be kept: %s", self, applied.fault)
+                # It keeps them and comes again, with back-off: nothing is lost, and the log says so.
+                self.close(CloseCode.INTERNAL_ERROR, "an event can't be kept")
 
     async def command(self, name: str, arguments: Fields, seconds: float) -> CommandReply:
         """Have the Defender do something; the reply comes in `seconds` at the latest."""

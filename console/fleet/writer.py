@@ -8,7 +8,7 @@ is stored, so that a Defender keeps what the Console may still lose.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -23,6 +23,9 @@ HELLOS_AT_ONCE = 256
 EVENT_BATCHES_AT_ONCE = 512
 RETRY_SECONDS = 1.0
 TOUCH_SECONDS = 1.0
+# A transaction costs as much as a dozen Defenders in it: those that come within a moment share one. Who comes
+# alone doesn't wait.
+GATHER_SECONDS = 0.01
 LAST_WRITE_SECONDS = 5.0
 
 
@@ -44,6 +47,7 @@ class Writer:
     _ended: dict[str, int] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _touched: float = 0.0
+    _turned: float = 0.0
     _failing: bool = False
     _closing: bool = False
 
@@ -84,19 +88,19 @@ class Writer:
             async with asyncio.timeout(LAST_WRITE_SECONDS):
                 await self._write_all()
 
+    async def _gather(self) -> None:
+        rest = self._turned + GATHER_SECONDS - self.clock.monotonic()
+        if rest > 0 and not self._closing:
+            await asyncio.sleep(rest)
+
     async def _write_all(self) -> None:
-        while await self._attempt(self._turn) and (self._hellos or self._events or self._ended):
-            pass
+        await self._gather()
+        while await self._attempt() and (self._hellos or self._events or self._ended):
+            await self._gather()
 
-    async def _turn(self) -> None:
-        await self._write_ended()
-        await self._write_hellos()
-        await self._write_events()
-        await self._write_seen()
-
-    async def _attempt(self, write: Callable[[], Awaitable[None]]) -> bool:
+    async def _attempt(self) -> bool:
         try:
-            await write()
+            await self._turn()
         except StoreError as error:
             if not self._failing:
                 logger.error("%s; Defenders keep their events until the store takes them", error)
@@ -109,46 +113,39 @@ class Writer:
         self._failing = False
         return True
 
-    async def _write_ended(self) -> None:
-        if not self._ended:
-            return
+    async def _turn(self) -> None:
+        """All that waits, in one transaction: if the store can't take it, all of it waits on."""
+        self._turned = monotonic = self.clock.monotonic()
         ended = dict(self._ended)
-        flipped = await self.store.defenders.mark_disconnected(ended, self.clock.now())
+        hellos, events = self._hellos[:HELLOS_AT_ONCE], self._events[:EVENT_BATCHES_AT_ONCE]
+        due = self._closing or monotonic - self._touched >= TOUCH_SECONDS
+        turn = await self.store.turn(
+            self.clock.now(),
+            ended=ended,
+            hellos=[request for _, request in hellos],
+            batches=[batch for _, batch in events],
+            seen=self._seen(monotonic) if due else {},
+        )
         # Meanwhile the same Defender may have come and gone once more.
         self._ended = {id_: n for id_, n in self._ended.items() if n != ended.get(id_)}
-        if flipped:
+        del self._hellos[: len(hellos)]
+        del self._events[: len(events)]
+        if due:
+            self._touched = monotonic
+        if turn.flipped:
             self.changed()
-
-    async def _write_hellos(self) -> None:
-        batch = self._hellos[:HELLOS_AT_ONCE]
-        if not batch:
-            return
-        admissions = await self.store.defenders.admit_all([request for _, request in batch], self.clock.now())
-        del self._hellos[: len(batch)]
-        for (session, _), admission in zip(batch, admissions, strict=True):
+        for (session, _), admission in zip(hellos, turn.admissions, strict=True):
             with session.contained():
                 session.admitted(admission)
-
-    async def _write_events(self) -> None:
-        batch = self._events[:EVENT_BATCHES_AT_ONCE]
-        if not batch:
-            return
-        applied = await self.store.events.apply([events for _, events in batch], self.clock.now())
-        del self._events[: len(batch)]
-        for (session, _), result in zip(batch, applied, strict=True):
+        for (session, _), applied in zip(events, turn.applied, strict=True):
             with session.contained():
-                session.applied(result)
+                session.applied(applied)
 
-    async def _write_seen(self) -> None:
-        """One transaction a second for the last-seen times of all who were heard since the last one."""
-        monotonic, now = self.clock.monotonic(), self.clock.now()
-        if not self._closing and monotonic - self._touched < TOUCH_SECONDS:
-            return
-        seen: dict[str, datetime] = {
+    def _seen(self, monotonic: float) -> dict[str, datetime]:
+        """The last-seen times of all who were heard since they were written last."""
+        now = self.clock.now()
+        return {
             session.defender_id: now - timedelta(seconds=monotonic - session.heard)
             for session in self.sessions()
             if session.heard > self._touched
         }
-        if seen:
-            await self.store.defenders.touch(seen)
-        self._touched = monotonic

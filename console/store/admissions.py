@@ -100,7 +100,9 @@ def clean(facts: HostFacts) -> HostFacts:
     claims = _claims(facts)
     if "".join((*claims, *facts.capabilities)).isprintable():
         return facts
-    return HostFacts(*map(storable, claims), tuple(map(storable, facts.capabilities)))
+    hostname, fqdn, version, type_, os, arch = map(storable, claims)
+    capabilities = tuple(map(storable, facts.capabilities))
+    return HostFacts(hostname, fqdn, version, type_, os, arch, capabilities)
 
 
 def claimed(facts: HostFacts) -> tuple[str, ...]:
@@ -108,7 +110,7 @@ def claimed(facts: HostFacts) -> tuple[str, ...]:
     return (*_claims(facts), _capabilities_text(facts.capabilities))
 
 
-def _claims(facts: HostFacts) -> tuple[str, ...]:
+def _claims(facts: HostFacts) -> tuple[str, str, str, str, str, str]:
     return facts.hostname, facts.fqdn, facts.version, facts.type, facts.os, facts.arch
 
 
@@ -149,6 +151,8 @@ def _record(row: Sequence[Any]) -> DefenderRecord:
     )
 
 
+# Who came or left together was written down with one time, and a fleet has few certificates.
+@lru_cache(maxsize=256)
 def _instant(text: str) -> datetime:
     # The engine keeps UTC and doesn't say so, or says it.
     time = datetime.fromisoformat(text)

@@ -111,13 +111,18 @@ class Database:
         """
         return await asyncio.shield(self.own(self._within(self.writing(), work)))
 
-    async def jot(self, work: Callable[[Writing], T]) -> T:
+    async def jot(self, work: Callable[[Writing], T], *, durable: bool = False) -> T:
         """The same for the hot path: all of the transaction is one function, on a thread of its own.
+
+        Args:
+            work: What to do.
+            durable: Whether a loss of power must not undo it, see `Pen.write`. To wait for the disk costs
+                more than to note that a few Defenders came and went, who come again after such a loss.
 
         Raises:
             StoreError: if the engine refuses; nothing was changed then.
         """
-        return await asyncio.shield(self.own(self._jotted(work)))
+        return await asyncio.shield(self.own(self._jotted(work, durable=durable)))
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Do something on a consistent view of what is committed; it never waits for a writer.
@@ -170,11 +175,11 @@ class Database:
         if not task.cancelled():
             task.exception()  # seen: who waits for it gets it, and who was cancelled doesn't care
 
-    async def _jotted(self, work: Callable[[Writing], T]) -> T:
+    async def _jotted(self, work: Callable[[Writing], T], *, durable: bool) -> T:
         async with self._turn:
             try:
                 with _translated(self.name):
-                    return await self._pen.write(work)
+                    return await self._pen.write(work, durable=durable)
             except self._pen.language.errors as error:
                 raise store_error(self.name, error) from error
 
@@ -249,7 +254,12 @@ def sqlite_pen(path: Path) -> Pen:
         URL.create("sqlite", database=str(path)), pool_size=1, connect_args={"timeout": BUSY_TIMEOUT}
     )
     _set_up(engine, ())
-    return Pen(engine, begin="BEGIN IMMEDIATE")
+    # In WAL mode NORMAL leaves out the wait for the disk at a commit, and nothing else.
+    return Pen(
+        engine,
+        begin=("PRAGMA synchronous=NORMAL", "BEGIN IMMEDIATE"),
+        begin_durable=("PRAGMA synchronous=FULL", "BEGIN IMMEDIATE"),
+    )
 
 
 def _set_up(engine: Engine, pragmas: tuple[str, ...]) -> None:

@@ -168,7 +168,9 @@ class Events:
 
     async def _apply(self, calls: Sequence[Sequence[_Batch]]) -> Sequence[tuple[Applied, ...]]:
         batches = [batch for call in calls for batch in call]
-        answers = iter(await self._database.jot(partial(apply, batches=batches)) if batches else ())
+        answers = iter(
+            await self._database.jot(partial(apply, batches=batches), durable=True) if batches else ()
+        )
         return [tuple(itertools.islice(answers, len(call))) for call in calls]
 
 
@@ -179,7 +181,7 @@ def _items(writing: Writing, batch: EventBatch) -> Sequence[_Item] | str:
             (stamp(event.time), storable(event.type), msgspec.json.encode(event.fields).decode())
             for event in batch.items
         ]
-    except (*writing.row_faults, msgspec.EncodeError, RecursionError) as error:
+    except writing.row_faults as error:
         return _fault(error)
 
 

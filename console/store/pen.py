@@ -16,8 +16,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from sqlalchemy import Engine, text
-from sqlalchemy.engine import Dialect, PoolProxiedConnection
+from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from console.store.models import UTCDateTime
@@ -64,11 +65,11 @@ class Language:
         self.row_faults: tuple[type[Exception], ...] = (
             driver.IntegrityError,
             driver.DataError,
-            driver.InterfaceError,
-            driver.ProgrammingError,
             ValueError,
             TypeError,
             OverflowError,
+            RecursionError,
+            msgspec.EncodeError,
         )
         # Most instants of a transaction are the same one: now.
         self.stamp: Callable[[datetime], Any] = lru_cache(maxsize=256)(_stamping(dialect))
@@ -138,22 +139,27 @@ class Pen:
 
     Args:
         engine: Makes the connection; it isn't used for anything else.
-        begin: The statement that begins a transaction; empty where the driver begins one by itself.
+        begin: The statements that begin a transaction.
+        begin_durable: The same for one that is durable once it is committed.
     """
 
-    def __init__(self, engine: Engine, *, begin: str) -> None:
+    def __init__(self, engine: Engine, *, begin: Sequence[str], begin_durable: Sequence[str]) -> None:
         self._engine = engine
-        self._begin = begin
+        self._begin = {False: tuple(begin), True: tuple(begin_durable)}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._connection: PoolProxiedConnection | None = None
         self.language = Language(engine.dialect)
 
-    async def write(self, work: Callable[[Writing], T]) -> T:
+    async def write(self, work: Callable[[Writing], T], *, durable: bool) -> T:
         """Do something in a transaction: it commits at its end, or rolls back if an exception leaves it.
 
-        Who is cancelled meanwhile doesn't take it along, and doesn't wait for it either: see `Database.write`.
+        Args:
+            work: What.
+            durable: Whether it must survive a loss of power as soon as this returns. Otherwise it does once
+                a durable one has followed; a process that is killed takes neither along.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._transact, work, self._begin[durable])
 
     async def close(self) -> None:
         """Close the connection and end the thread."""
@@ -161,19 +167,18 @@ class Pen:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
         self._thread.shutdown()
 
-    def _transact(self, work: Callable[[Writing], T]) -> T:
+    def _transact(self, work: Callable[[Writing], T], begin: Sequence[str]) -> T:
         connection = self._connection = self._connection or self._engine.raw_connection()
-        cursor = connection.cursor()
         try:
-            if self._begin:
-                cursor.execute(self._begin)
+            cursor = connection.cursor()
+            for statement in begin:
+                cursor.execute(statement)
             result = work(Writing(cursor, self.language))
+            cursor.close()
             connection.commit()
         except BaseException:
             self._undo(connection)
             raise
-        finally:
-            cursor.close()
         return result
 
     def _undo(self, connection: PoolProxiedConnection) -> None:

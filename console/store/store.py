@@ -76,7 +76,9 @@ class Store:
     ) -> Turn:
         """All that waits to be written of a fleet, in one transaction, one after the other.
 
-        It commits once for all, which is most of what a few of them cost, and it is all or nothing.
+        It commits once for all, which is most of what a few of them cost, and it is all or nothing. It is
+        durable when this returns if it has events; what Defenders that come and go leave behind may be lost
+        with the host's power until the next events: they come again then.
 
         Args:
             now: When.
@@ -98,7 +100,7 @@ class Store:
             presence.touch(writing, seen)
             return Turn(flipped, tuple(admitted), tuple(applied))
 
-        return await self._database.jot(write)
+        return await self._database.jot(write, durable=bool(batches))
 
     async def close(self) -> None:
         """Close the database and let go of the data folder. Closing twice is no harm."""

@@ -20,8 +20,6 @@ from console.store import (
     defender_id,
 )
 from console.store.database import Database
-from console.store.defenders import decide
-from console.store.sequence import Position
 from tests.console.store.samples import LATER, NOW, batch, facts, request
 
 ONE, TWO = defender_id(b"key one"), defender_id(b"key two")
@@ -127,14 +125,6 @@ async def test_a_locked_defender_is_refused_and_nothing_is_changed(store: Store)
     assert await store.defenders.get(ONE) == before == admission.record
     assert [spool.epoch for spool in await store.events.spools(ONE)] == ["e1"]
     assert (await admit(store, b"key two")).refused is None
-
-
-def test_another_key_with_the_same_id_is_refused() -> None:
-    admission, _ = decide(ONE, None, Position(), request(b"key one"), NOW)
-    forged, position = decide(ONE, admission.record, Position(7), request(b"forged"), LATER)
-    assert forged.refused is Refusal.KEY_MISMATCH
-    assert forged.record == admission.record
-    assert position == Position(7)
 
 
 async def test_claims_that_no_engine_could_keep_are_made_harmless(store: Store) -> None:
@@ -263,6 +253,15 @@ async def test_facts_are_changed_by_the_session_that_is_current(store: Store) ->
     record = await store.defenders.get(ONE)
     assert record is not None
     assert record.facts == facts("fresh?")
+
+
+async def test_host_names_that_several_claim(store: Store) -> None:
+    assert await store.defenders.duplicated_hostnames() == frozenset()
+    for key, name in enumerate(["one", "Two", "tWo", "three", "three", "three", "ß", "ß"]):
+        await admit(store, b"key %d" % key, hostname=name)
+    assert await store.defenders.duplicated_hostnames() == {"two", "three", "ss"}
+    await store.defenders.delete(defender_id(b"key 1"))
+    assert await store.defenders.duplicated_hostnames() == {"three", "ss"}
 
 
 @pytest.fixture

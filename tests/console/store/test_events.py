@@ -15,10 +15,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import update
 
-from console.store import Applied, EventBatch, Outcome, Store, defender_id
+from console.store import Applied, EventBatch, Outcome, Store, defender_id, models
+from console.store.database import Database
 from tests.console.store.disks import fill, small_disk
 from tests.console.store.samples import LATER, NOW, Happening, batch, request
+
+DEEP: dict[str, object] = {}
+for _ in range(5000):
+    DEEP = {"deeper": DEEP}
 
 ONE, TWO = defender_id(b"key one"), defender_id(b"key two")
 
@@ -145,17 +151,58 @@ async def test_many_callers_share_transactions_and_each_gets_its_own_answers(sto
         Happening(time=datetime.max.replace(tzinfo=timezone(timedelta(hours=-5)))),
         Happening(fields={"a": object()}),
         Happening(fields={"a": "\ud800"}),
+        Happening(fields=DEEP),
     ],
 )
-async def test_an_event_that_cannot_be_kept_fails_its_own_call_only(admitted: Store, item: Happening) -> None:
-    good, bad = await asyncio.gather(
-        admitted.events.apply([batch(TWO, 1, 1, 1)], NOW),
-        admitted.events.apply([EventBatch(ONE, 1, "e1", 1, [item])], NOW),
-        return_exceptions=True,
+async def test_an_event_that_cannot_be_kept_fails_its_own_batch_only(
+    admitted: Store, item: Happening
+) -> None:
+    bad = EventBatch(ONE, 1, "e1", 1, [Happening(), item])
+    answers = await admitted.events.apply([batch(TWO, 1, 1, 1), bad, batch(TWO, 1, 2, 1)], NOW)
+    assert [(a.outcome, a.through) for a in answers] == [
+        (Outcome.APPLIED, 1),
+        (Outcome.REFUSED, 0),
+        (Outcome.APPLIED, 2),
+    ]
+    assert answers[1].fault
+    assert not answers[0].fault
+    assert await numbers(admitted, TWO) == [1, 2]
+    assert await admitted.events.list(ONE) == ()
+    # It stays where it was: what is good goes on from there.
+    assert await apply(admitted, batch(ONE, 1, 1, 2)) == [(Outcome.APPLIED, 2, 2)]
+
+
+async def test_who_is_fenced_or_unknown_hears_that_first(admitted: Store) -> None:
+    odd = [Happening(fields={"a": object()})]
+    answers = await admitted.events.apply(
+        [EventBatch(ONE, 9, "e1", 1, odd), EventBatch("d-unknown", 1, "e1", 1, odd)], NOW
     )
-    assert isinstance(good, tuple)
-    assert isinstance(bad, ValueError | TypeError)
-    assert await numbers(admitted, TWO) == [1]
+    assert [a.outcome for a in answers] == [Outcome.FENCED, Outcome.UNKNOWN]
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+async def test_what_only_the_engine_refuses_fails_its_own_batch_only(
+    store: Store, caplog: pytest.LogCaptureFixture, place: int
+) -> None:
+    """A position that went back, as in a store that was repaired by hand: its numbers are there already."""
+    ids = [
+        a.record.id for a in await store.defenders.admit_all([request(b"key %d" % n) for n in range(7)], NOW)
+    ]
+    await apply(store, batch(ids[place], 1, 1, 3))
+    database = Database.sqlite(store.data_folder / "console.db")
+    async with database.writing() as connection:
+        await connection.execute(update(models.Spool).values(through=0))
+    await database.close()
+    answers = await store.events.apply([batch(key, 1, 1, 2) for key in ids], NOW)
+    expected = [Outcome.APPLIED] * 7
+    expected[place] = Outcome.REFUSED
+    assert [a.outcome for a in answers] == expected
+    assert "IntegrityError" in answers[place].fault
+    assert [a.through for a in answers if a.outcome is Outcome.APPLIED] == [2] * 6
+    assert await numbers(store, ids[place]) == [1, 2, 3]
+    for key in {*ids} - {ids[place]}:
+        assert await numbers(store, key) == [1, 2]
+    assert ids[place] in caplog.text
 
 
 async def test_pages_cover_everything_once_newest_first(admitted: Store) -> None:
