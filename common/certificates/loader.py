@@ -1,4 +1,4 @@
-"""The one loader of both sides, the command and the upload form: read, then judge."""
+"""The one loader of both sides, the command and the upload form: read, judge, and ask OpenSSL, too."""
 
 from datetime import datetime
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from common.certificates.judging import judge
 from common.certificates.model import Judgement, Role, Source
 from common.certificates.reading import read_files
+from common.certificates.tls import confirmed
 
 
 def load(directory: Path, role: Role, *, now: datetime, source: Source) -> Judgement:
@@ -17,4 +18,4 @@ def load(directory: Path, role: Role, *, now: datetime, source: Source) -> Judge
         now: The instant at which the set is to be used; aware.
         source: What the directory is: the operator's, or a view of generated sets.
     """
-    return judge(read_files(directory, role), now=now, source=source)
+    return confirmed(judge(read_files(directory, role), now=now, source=source))

@@ -19,7 +19,8 @@ import ssl
 from collections.abc import Sequence
 from typing import Final
 
-from common.certificates.model import FILES, CertificateSet, Role
+from common.certificates.model import FILES, Certificate, CertificateSet, Fault, FaultKind, Judgement, Role
+from common.certificates.openssl import prepare
 from common.certificates.pem import encode_block
 from common.errors import CertificateSetError
 
@@ -100,6 +101,21 @@ def client_context(
     return context
 
 
+def confirmed(judgement: Judgement) -> Judgement:
+    """The judgement, unless OpenSSL itself refuses the set: then there is none, for its reason.
+
+    The loader foretells what OpenSSL will say. Where two CAs of a bundle have the same name and key, which of
+    the two OpenSSL looks at is its own affair.
+    """
+    if judgement.set is None or not judgement.set.anchors:
+        return judgement
+    try:
+        _rehearse(judgement.set)
+    except ssl.SSLError as error:
+        return Judgement(None, (*judgement.faults, _fault(judgement.set, error)))
+    return judgement
+
+
 def resumed(connection: ssl.SSLObject | ssl.SSLSocket) -> bool:
     """Whether this handshake reused a session, and so did not check the peer's certificate.
 
@@ -123,7 +139,7 @@ def _furnish(context: ssl.SSLContext, set_: CertificateSet, *, trust: bool, alpn
     try:
         if trust:
             context.load_verify_locations(cadata=_anchors(set_))
-        _load_pair(context, set_, whole=trust)
+        _load_pair(context, set_, trust=trust)
         if set_.anchors:
             _rehearse(set_)
     except ssl.SSLError as error:
@@ -134,19 +150,12 @@ def _anchors(set_: CertificateSet) -> bytes:
     return b"".join(anchor.der for anchor in set_.anchors)
 
 
-def _load_pair(context: ssl.SSLContext, set_: CertificateSet, *, whole: bool) -> None:
+def _load_pair(context: ssl.SSLContext, set_: CertificateSet, *, trust: bool) -> None:
     """Give OpenSSL chain and key, which it takes by path only: a path to memory, not to the files.
 
     So what is loaded is what was judged, and the key is not written anywhere.
-
-    Args:
-        context: Where they go.
-        set_: The set.
-        whole: Send a leaf that stands alone together with its anchor. OpenSSL does so anyway in a context
-            that trusts somebody, and builds and verifies that chain anew in every handshake (measured: 7 %
-            of the server's share of one), unless it was given more than the leaf.
     """
-    sent = set_.path if whole and len(set_.chain) == 1 else set_.chain
+    sent = _sent(set_, trust=trust, prepared=prepare(context))
     handle = os.memfd_create("garrison-tls", os.MFD_CLOEXEC)
     try:
         with os.fdopen(handle, "wb", closefd=False) as memory:
@@ -155,6 +164,19 @@ def _load_pair(context: ssl.SSLContext, set_: CertificateSet, *, whole: bool) ->
         context.load_cert_chain(f"/proc/self/fd/{handle}")
     finally:
         os.close(handle)
+
+
+def _sent(set_: CertificateSet, *, trust: bool, prepared: bool) -> Sequence[Certificate]:
+    """What a peer is shown: the chain; for a leaf that stands alone, its path through the set's own bundle.
+
+    A peer that trusts the root only needs what lies between; the root itself it has (RFC 8446 §4.4.2). It is
+    sent all the same where `prepare` could do nothing: OpenSSL would do so anyway, and build and verify that
+    path anew in every handshake (measured: 8 % of the server's share of one), unless it is given more than
+    the leaf.
+    """
+    if not trust or len(set_.chain) > 1:
+        return set_.chain
+    return [one for one in set_.path if one is set_.leaf or not (prepared and one.self_signed)]
 
 
 def _rehearse(set_: CertificateSet) -> None:
@@ -183,9 +205,9 @@ def _verify_by_handshake(set_: CertificateSet, flags: ssl.VerifyFlags) -> None:
     verifier = client if set_.role.is_server else server
     for context in (server, client):
         _harden(context, ssl.TLSVersion.TLSv1_3)
-    _load_pair(server, set_, whole=True)
+    _load_pair(server, set_, trust=True)
     if verifier is server:
-        _load_pair(client, set_, whole=True)
+        _load_pair(client, set_, trust=True)
     verifier.verify_flags = flags
     verifier.verify_mode = ssl.CERT_REQUIRED
     verifier.load_verify_locations(cadata=_anchors(set_))
@@ -209,7 +231,11 @@ def _handshake_in_memory(server: ssl.SSLContext, client: ssl.SSLContext) -> None
 
 
 def _refused(set_: CertificateSet, error: ssl.SSLError) -> CertificateSetError:
+    return CertificateSetError(f"the {set_.role} set ({set_.source})", [_fault(set_, error)])
+
+
+def _fault(set_: CertificateSet, error: ssl.SSLError) -> Fault:
     reason = getattr(error, "verify_message", None) or error.reason or "no reason given"
     file = FILES[set_.role].certificate
-    fault = f"{file}: OpenSSL refuses it ({reason}); issue the certificates of this set again"
-    return CertificateSetError(f"the {set_.role} set ({set_.source})", [fault])
+    what, remedy = f"OpenSSL refuses it ({reason})", "issue the certificates of this set again"
+    return Fault(file, FaultKind.UNTRUSTED, what, remedy)
