@@ -27,6 +27,9 @@ from common.protocol.messages import NONCE_BYTES, Claims, Hello, Malformed, deco
 CONTEXT: Final = b"garrison.defender.v1 hello"
 _ECDSA: Final = ec.ECDSA(SHA256())
 _DIGEST_BYTES: Final = 32
+_SPKI_PREFIX: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
+"""id-ecPublicKey, prime256v1, the head of a bit string, an uncompressed point (RFC 5480 §2, §2.2)."""
+_SPKI_BYTES: Final = len(_SPKI_PREFIX) + 2 * 32
 
 
 class ProofFault(StrEnum):
@@ -84,6 +87,15 @@ def sign_hello(key: ec.EllipticCurvePrivateKey, claims: Claims, *, nonce: bytes,
     return Hello(public, key.sign(text, _ECDSA), msgspec.Raw(body))
 
 
+def _is_canonical(der: bytes) -> bool:
+    """Whether this is the encoding that `instance_key_der` gives, of a P-256 key that was read from it.
+
+    Nothing is left to choose once the header, the form of the point and the length are these: the rest are
+    the coordinates, and OpenSSL takes none beyond the field (a second encoding of the same point).
+    """
+    return len(der) == _SPKI_BYTES and der.startswith(_SPKI_PREFIX)
+
+
 def verify_hello(hello: Hello, *, nonce: bytes, leaf: bytes) -> ProofFault | None:
     """Judge a Hello: None if its key made it, for this nonce and this leaf.
 
@@ -95,7 +107,7 @@ def verify_hello(hello: Hello, *, nonce: bytes, leaf: bytes) -> ProofFault | Non
         return ProofFault.NOT_A_KEY
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         return ProofFault.NOT_P256
-    if instance_key_der(key) != hello.instance_key:
+    if not _is_canonical(hello.instance_key):
         return ProofFault.NOT_CANONICAL
     text = transcript(nonce=nonce, leaf=leaf, instance_key=hello.instance_key, body=bytes(hello.body))
     try:

@@ -6,6 +6,7 @@ and checks them in full. What is bounded here is what is held while waiting: the
 number of records that it may come in.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +26,13 @@ _CLIENT_HELLO: Final = 1
 _SERVER_NAME: Final = 0
 _ALPN: Final = 16
 _SUPPORTED_VERSIONS: Final = 43
+_OURS: Final = (_SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS)
+_LEAST_USUAL: Final = 44
+_USUAL_TYPES: Final = (_HANDSHAKE << 8 | 3, _CLIENT_HELLO << 8)
+"""The record's type and major version; the message's type and the first octet of its length."""
+_REMEMBERED: Final = 128
+_MAX_REMEMBERED: Final = 2048
+"""Octets of the ClientHellos whose wishes are remembered: what a stranger can fill is bounded by both."""
 _HTTP_METHODS: Final = (
     *(b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"TRACE "),
     b"PRI * HTTP/2.0",
@@ -120,6 +128,8 @@ def parse_client_hello(data: bytes) -> ClientHello | NeedMore | NotClientHello:
     """
     if not data:
         return NeedMore(RECORD_HEADER)
+    if (usual := _parse_usual(data)) is not None:
+        return usual
     if data[0] not in range(20, 25) or (len(data) > 1 and data[1] != 3):
         return _foreign(data)
     message = _reassemble(data)
@@ -129,6 +139,64 @@ def parse_client_hello(data: bytes) -> ClientHello | NeedMore | NotClientHello:
         return _parse_message(_Cursor(message))
     except _MalformedError as error:
         return NotClientHello(Spoken.BAD_TLS, f"malformed ClientHello: {error}")
+
+
+def _parse_usual(data: bytes) -> ClientHello | None:
+    """What clients send: one record, one message, and nothing after it; None for anything else.
+
+    It reads by index, without an object for each field: half of what the reader below takes, which has the
+    last word on everything that is unusual or wrong.
+    """
+    end = len(data)
+    if (
+        not _LEAST_USUAL < end <= RECORD_HEADER + MAX_FRAGMENT
+        or (data[0] << 8 | data[1], data[5] << 8 | data[6]) != _USUAL_TYPES
+        or data[3] << 8 | data[4] != end - RECORD_HEADER
+        or data[7] << 8 | data[8] != end - RECORD_HEADER - 4
+    ):
+        return None
+    try:
+        at = 44 + data[43]  # behind legacy_session_id
+        at += 2 + (data[at] << 8 | data[at + 1])  # cipher_suites
+        at += 1 + data[at]  # legacy_compression_methods
+        if at + 2 + (data[at] << 8 | data[at + 1]) != end:
+            return None
+        return _parse_usual_extensions(data, at + 2, end)
+    except (IndexError, _MalformedError):
+        return None
+
+
+def _parse_usual_extensions(data: bytes, at: int, end: int) -> ClientHello | None:
+    found: dict[int, bytes] = {}
+    kinds = []
+    while at < end:
+        kind = data[at] << 8 | data[at + 1]
+        start = at + 4
+        at = start + (data[at + 2] << 8 | data[at + 3])
+        kinds.append(kind)
+        if kind in _OURS:
+            found[kind] = data[start:at]
+    if at != end or len(set(kinds)) != len(kinds):
+        return None
+    legacy = data[9] << 8 | data[10]
+    name, alpn, versions = map(found.get, _OURS)
+    if end > _MAX_REMEMBERED:
+        return _read_extensions(legacy, name, alpn, versions)
+    return _remembered(legacy, name, alpn, versions)
+
+
+def _read_extensions(
+    legacy: int, name: bytes | None, alpn: bytes | None, versions: bytes | None
+) -> ClientHello:
+    return ClientHello(
+        None if name is None else _parse_server_name(_Cursor(name)),
+        () if alpn is None else _parse_alpn(_Cursor(alpn)),
+        (legacy,) if versions is None else _parse_versions(_Cursor(versions)),
+    )
+
+
+# A fleet asks for the same in every ClientHello; what differs (random, key share) is not in these.
+_remembered = functools.lru_cache(_REMEMBERED)(_read_extensions)
 
 
 def _foreign(data: bytes) -> NotClientHello:

@@ -82,16 +82,8 @@ class _Pending:
     """A connection on its way to a transport."""
 
     __slots__ = (
-        "drained",
-        "generation",
-        "hello",
-        "needed",
-        "parked",
-        "peeked",
-        "peer",
-        "refused",
-        "sock",
-        "tls",
+        *("drained", "generation", "hello", "needed", "parked", "peeked", "peer", "refused", "sock", "tls"),
+        "watched",
     )
 
     def __init__(self, sock: socket.socket, peer: Any) -> None:
@@ -104,6 +96,7 @@ class _Pending:
         self.peeked = 0
         self.parked = False
         self.refused = False
+        self.watched = False
         self.drained = 0
 
 
@@ -270,7 +263,7 @@ class Listener:
         try:
             data = pending.sock.recv(max(4096, pending.needed), socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
-            watch_reader(self._loop, key, self._peek, key)
+            self._peek_later(key, pending)
             return
         except OSError as exc:
             self._fail(key, classify(exc), describe(exc))
@@ -297,10 +290,15 @@ class Listener:
             return
         pending.peeked, pending.needed = peeked, needed
         wake_at(pending.sock, needed)
+        self._peek_later(key, pending)
+
+    def _peek_later(self, key: int, pending: _Pending) -> None:
+        pending.watched = True
         watch_reader(self._loop, key, self._peek, key)
 
     def _hello_complete(self, key: int, pending: _Pending, hello: ClientHello) -> None:
-        self._loop.remove_reader(key)
+        if pending.watched:  # as a rule all of it is there at the first look
+            self._loop.remove_reader(key)
         if pending.needed:
             wake_at(pending.sock, 1)
         pending.hello = self._intern(hello)

@@ -395,11 +395,12 @@ class TLSTransport(asyncio.Transport):
         if self._state is not _State.OPEN:
             return
         self._state = _State.FLUSHING
-        if not self._write_wants_read:
-            self._loop.remove_reader(self._fd)
-        self._timer = self._loop.call_later(self._shutdown_timeout, self._flush_expired)
         if self._queue is None:
-            self._shut_down()
+            self._shut_down()  # as a rule it succeeds: no timer and no other reader in between
+        if self._state is _State.FLUSHING:
+            if not self._write_wants_read:
+                self._loop.remove_reader(self._fd)
+            self._timer = self._loop.call_later(self._shutdown_timeout, self._flush_expired)
 
     def abort(self) -> None:
         """Close at once; what is queued is dropped, and the peer sees a truncated stream. Idempotent."""
@@ -418,12 +419,13 @@ class TLSTransport(asyncio.Transport):
             # SSLWantReadError: ours is sent, the peer's is due. Anything else: there is nobody to send it to.
             pass
         self._drop_writer()
-        try:
-            self._sock.shutdown(SHUT_WR)  # from here on the SSLSocket is a plain one
-        except OSError:
-            self._peer_ended = True
+        if not self._peer_ended:
+            try:
+                self._sock.shutdown(SHUT_WR)  # from here on the SSLSocket is a plain one
+            except OSError:
+                self._peer_ended = True
         if self._peer_ended:
-            self._lose(None)
+            self._lose(None)  # the close ends our side, too
         else:
             self._linger()
 

@@ -1,9 +1,12 @@
 """The HTTP upgrade that begins a WebSocket (RFC 6455 §4), of both ends, and the protocol factories."""
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Final
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus, InvalidURI
@@ -12,15 +15,20 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
+from common.transport.quick_upgrade import QuickUpgrade
 from common.transport.websocket import (
     MAX_BUFFERED,
     MAX_HEAD,
     MAX_MESSAGE,
     Options,
+    Phase,
     UpgradeRefused,
     WebSocketConnection,
     WebSocketHandler,
 )
+
+# websockets' own: without one it looks it up for each connection.
+_SERVER_LOGGER: Final = logging.getLogger("websockets.server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,7 @@ class _ServerOptions(Options):
     handler_factory: Callable[[], WebSocketHandler]
     path: str
     process_request: Callable[[UpgradeRequest], Refusal | None] | None
+    quick: QuickUpgrade
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,29 +80,48 @@ class _ServerConnection(WebSocketConnection):
     _options: _ServerOptions
     _protocol: ServerProtocol | None
 
+    def _receive_head(self, data: bytes) -> bytes:
+        protocol = self._protocol
+        assert protocol is not None
+        # Who debugs websockets sees each line in its log: from its own parser.
+        if self._head or protocol.debug or (fields := self._options.quick.read(data)) is None:
+            return super()._receive_head(data)
+        self._head, self._phase = len(data), Phase.BODY
+        if not self._is_refused(self._options.path, fields):
+            self._options.quick.accept(protocol, fields, time.time())
+            self._accepted()
+        return b""
+
     def _head_received(self, event: Request | Response) -> None:
         assert isinstance(event, Request)
         assert self._protocol is not None
-        refusal = self._refusal(event)
-        response = self._protocol.accept(event) if refusal is None else self._rejection(refusal)
-        self._protocol.send_response(response)
-        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            self.handler = self._options.handler_factory()
-            self._open()
+        if event.path.partition("?")[0] != self._options.path:
+            self._refuse(Refusal(HTTPStatus.NOT_FOUND, "There is nothing here."))
+        elif not self._is_refused(event.path, event.headers):
+            response = self._protocol.accept(event)
+            self._protocol.send_response(response)
+            if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+                self._accepted()
 
-    def _refusal(self, request: Request) -> Refusal | None:
-        if request.path.partition("?")[0] != self._options.path:
-            return Refusal(HTTPStatus.NOT_FOUND, "There is nothing here.")
+    def _accepted(self) -> None:
+        self.handler = self._options.handler_factory()
+        self._open()
+
+    def _is_refused(self, path: str, headers: Mapping[str, str]) -> bool:
+        """Whether the owner refuses; it is answered then."""
         if self._options.process_request is None:
-            return None
-        return self._options.process_request(UpgradeRequest(request.path, request.headers, self.transport))
+            return False
+        refusal = self._options.process_request(UpgradeRequest(path, headers, self.transport))
+        if refusal is not None:
+            self._refuse(refusal)
+        return refusal is not None
 
-    def _rejection(self, refusal: Refusal) -> Response:
+    def _refuse(self, refusal: Refusal) -> None:
         assert self._protocol is not None
         response = self._protocol.reject(HTTPStatus(refusal.status), refusal.text + "\n")
         if refusal.retry_after is not None:
             response.headers["Retry-After"] = str(refusal.retry_after)
-        return response
+        self._protocol.send_response(response)
 
     def _head_malformed(self, exc: Exception) -> None:
         super()._head_malformed(exc)
@@ -170,12 +198,13 @@ def server_factory(
     options = _ServerOptions(
         tuple(Subprotocol(name) for name in subprotocols),
         *(max_size, max_buffered, upgrade_timeout, close_timeout),
-        *(handler_factory, path, process_request),
+        *(handler_factory, path, process_request, QuickUpgrade(path, tuple(map(Subprotocol, subprotocols)))),
     )
     offered = list(options.subprotocols) or None
 
     def factory() -> WebSocketConnection:
-        return _ServerConnection(options, ServerProtocol(subprotocols=offered, max_size=max_size), None)
+        protocol = ServerProtocol(subprotocols=offered, max_size=max_size, logger=_SERVER_LOGGER)
+        return _ServerConnection(options, protocol, None)
 
     return factory
 

@@ -12,7 +12,8 @@ as 1013); the closing handshake's time.
 
 import asyncio
 import ssl
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Protocol, cast
@@ -21,6 +22,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import Protocol as WSProtocol
 from websockets.protocol import State
+from websockets.streams import StreamReader
 from websockets.typing import Subprotocol
 
 MAX_MESSAGE: Final = 2**20
@@ -32,8 +34,22 @@ _END_OF_HEAD: Final = b"\r\n\r\n"
 _MAX_REASON: Final = 123
 """Octets of a close frame's reason (RFC 6455 §5.5, §5.5.1)."""
 
+_AT_EOF: Final = StreamReader.at_eof.__code__
 
-class _Phase(Enum):
+
+def _resting() -> Generator[None, None, None]:
+    yield
+
+
+_RESTING: Final = _resting()
+_RESTING.close()  # whoever steps it is told so, by StopIteration
+_NO_ID: Final = uuid.UUID(int=0)
+"""For all of them: websockets gives each one of its own, for logs that we do not write."""
+
+
+class Phase(Enum):
+    """How far the upgrade has come."""
+
     HEAD = auto()
     BODY = auto()
     """The head is complete and did not open the connection: an error's body, or nothing that matters."""
@@ -123,7 +139,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.handler = handler
         self.writable = True
         # Before the connection is open: octets of the head so far, and the last three of them.
-        self._phase = _Phase.HEAD
+        self._phase = Phase.HEAD
         self._head = 0
         self._tail = b""
         self._timer: asyncio.TimerHandle | None = None
@@ -221,24 +237,29 @@ class WebSocketConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Octets of the upgrade, then of frames."""
-        if self._protocol is None:
+        protocol = self._protocol
+        if protocol is None:
             return
         self._batching = True
         try:
-            if self._phase is not _Phase.OPEN:
+            if self._phase is not Phase.OPEN:
                 data = self._receive_head(data)
             if data and self._protocol is not None:
+                _wake(self._protocol)
                 self._protocol.receive_data(data)
                 self._deliver(cast("list[Frame]", self._protocol.events_received()))
         finally:
             self._batching = False
             self._flush()
+            if self._phase is Phase.OPEN:
+                _rest(protocol)
 
     def eof_received(self) -> None:
         """The peer's close_notify; the transport closes after it."""
         if self._protocol is not None:
+            _wake(self._protocol)
             self._protocol.receive_eof()
-            if self._phase is not _Phase.OPEN:
+            if self._phase is not Phase.OPEN:
                 self._head_events()
             self._flush()
 
@@ -257,6 +278,7 @@ class WebSocketConnection(asyncio.Protocol):
         protocol, self._protocol = self._protocol, None
         assert protocol is not None
         self._set_timer(0, None)
+        _wake(protocol)
         protocol.receive_eof()
         while self._backlog:  # whoever pauses has no later any more
             self._paused = False
@@ -285,19 +307,19 @@ class WebSocketConnection(asyncio.Protocol):
         """
         assert self._protocol is not None
         cut = len(data)
-        if self._phase is _Phase.HEAD:
+        if self._phase is Phase.HEAD:
             seen = self._tail + data
             end = seen.find(_END_OF_HEAD)
             if end >= 0:
                 cut = end + len(_END_OF_HEAD) - len(self._tail)
-                self._phase = _Phase.BODY
+                self._phase = Phase.BODY
             self._head += cut
             self._tail = seen[-3:]
         self._protocol.receive_data(data[:cut])
-        if self._head > MAX_HEAD and self._phase is _Phase.HEAD:
+        if self._head > MAX_HEAD and self._phase is Phase.HEAD:
             self._head_too_long()
         self._head_events()
-        if self._phase is _Phase.BODY and data[cut:]:
+        if self._phase is Phase.BODY and data[cut:]:
             return self._receive_head(data[cut:])
         return data[cut:]
 
@@ -327,9 +349,9 @@ class WebSocketConnection(asyncio.Protocol):
         self._set_timer(0, None)
         # The parser that read the head keeps it in its frame; this one begins where frames begin.
         protocol.parser.close()
-        protocol.parser = WSProtocol.parse(protocol)
-        next(protocol.parser)
-        self._phase = _Phase.OPEN
+        protocol.parser = _RESTING
+        protocol.id = _NO_ID
+        self._phase = Phase.OPEN
         self._tail = b""
         self.handler.on_open(self)
 
@@ -417,6 +439,24 @@ class WebSocketConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(delay, callback) if callback else None
+
+
+def _rest(protocol: WSProtocol) -> None:
+    """Do without the parser between two frames: it has no state there, and it and its last frame are 0.6 KiB.
+
+    It is between two frames where it asks whether the stream has ended, and nothing has come since.
+    """
+    waiting = getattr(protocol.parser, "gi_yieldfrom", None)
+    if getattr(waiting, "gi_code", None) is _AT_EOF and protocol.state is State.OPEN:
+        protocol.parser.close()
+        protocol.parser = _RESTING
+
+
+def _wake(protocol: WSProtocol) -> None:
+    """Have a parser again, before octets or the end of the stream come; a new one begins with a frame."""
+    if protocol.parser is _RESTING:
+        protocol.parser = WSProtocol.parse(protocol)
+        next(protocol.parser)
 
 
 def _clip(reason: str) -> str:

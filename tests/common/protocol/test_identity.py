@@ -5,7 +5,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -137,6 +137,69 @@ def test_one_key_has_one_encoding() -> None:
     assert (
         verify_hello(changed(hello(), instance_key=der), nonce=NONCE, leaf=LEAF) is ProofFault.NOT_CANONICAL
     )
+
+
+def spki(point: bytes, algorithm: str = "301306072a8648ce3d020106082a8648ce3d030107") -> bytes:
+    """A SubjectPublicKeyInfo in DER around this point."""
+    bits = b"\x03" + bytes([len(point) + 1]) + b"\0" + point
+    body = bytes.fromhex(algorithm) + bits
+    return b"\x30" + bytes([len(body)]) + body
+
+
+def judged(instance_key: bytes) -> ProofFault | None:
+    return verify_hello(changed(hello(), instance_key=instance_key), nonce=NONCE, leaf=LEAF)
+
+
+def test_canonical_is_what_our_own_encoder_writes() -> None:
+    for number in range(1, 20):
+        der = instance_key_der(instance_key(number).public_key())
+        point = instance_key(number).public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        assert der == spki(point)
+        assert (len(der), der[26]) == (91, 4)
+        assert judged(der) in (None, ProofFault.BAD_SIGNATURE)
+
+
+def test_every_other_encoding_of_the_same_key_is_refused() -> None:
+    point = instance_key().public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    der = spki(point)
+    hybrid = bytes([6 | point[-1] & 1]) + point[1:]
+    others = (
+        spki(hybrid),
+        der + b"\0",  # something behind it
+        b"\x30\x81\x59" + der[2:],  # a length in its long form
+        der[:23] + b"\x03\x42\x01" + der[26:],  # one unused bit
+    )
+    for other in others:
+        assert judged(other) in (ProofFault.NOT_A_KEY, ProofFault.NOT_CANONICAL)
+    assert judged(der) is None
+
+
+def test_a_coordinate_beyond_the_field_is_no_second_encoding() -> None:
+    """x and x + p are the same point; 32 octets have room for both where x is small."""
+    p = 2**256 - 2**224 + 2**192 + 2**96 - 1
+    b = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+
+    def on_curve(x: int) -> int | None:
+        square = (pow(x, 3, p) - 3 * x + b) % p
+        y = pow(square, (p + 1) // 4, p)
+        return y if y * y % p == square else None
+
+    x, y = next((x, y) for x in range(1, 1000) if (y := on_curve(x)) is not None)
+    marker, tail = b"\x04", y.to_bytes(32, "big")
+    assert judged(spki(marker + x.to_bytes(32, "big") + tail)) is ProofFault.BAD_SIGNATURE, "the point is one"
+    assert judged(spki(marker + (x + p).to_bytes(32, "big") + tail)) is ProofFault.NOT_A_KEY
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 90), st.integers(0, 7), st.sampled_from([b"", b"\0"]))
+def test_a_key_that_is_taken_is_what_our_own_encoder_writes(place: int, bit: int, more: bytes) -> None:
+    der = bytearray(instance_key_der(instance_key().public_key()))
+    der[place] ^= 1 << bit
+    changed_key = bytes(der) + more
+    if judged(changed_key) is ProofFault.BAD_SIGNATURE:
+        key = load_der_public_key(changed_key)
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        assert instance_key_der(key) == changed_key
 
 
 def test_only_p256_signs() -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.transport import client_hello
 from common.transport.client_hello import (
     MAX_FRAGMENT,
     MAX_MESSAGE,
@@ -199,3 +200,89 @@ def test_odd_octets_in_alpn_stay_distinct() -> None:
     assert parse_client_hello(hello(extension(16, protocols))) == ClientHello(
         None, ("\xff\0", "h2"), (0x0303,)
     )
+
+
+# The reader by index and the reader by cursor
+
+
+def the_long_way(data: bytes) -> ClientHello | NeedMore | NotClientHello:
+    """What the reader by cursor says: the one by index sees no octet that follows the message."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client_hello, "_parse_usual", lambda _: None)
+        return parse_client_hello(data)
+
+
+_NAME_LIKE = st.lists(
+    st.tuples(st.integers(0, 2), st.binary(max_size=8)).map(lambda n: bytes([n[0]]) + vector(2, n[1])),
+    max_size=3,
+).map(lambda names: vector(2, b"".join(names)))
+_ALPN_LIKE = st.lists(st.binary(max_size=6).map(lambda name: vector(1, name)), max_size=3).map(
+    lambda names: vector(2, b"".join(names))
+)
+_VERSIONS_LIKE = st.binary(max_size=9).map(lambda versions: vector(1, versions))
+_EXTENSIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just(0), _NAME_LIKE),
+        st.tuples(st.just(16), _ALPN_LIKE),
+        st.tuples(st.just(43), _VERSIONS_LIKE),
+        st.tuples(st.sampled_from([0, 10, 16, 43, 51, 0x0A0A]), st.binary(max_size=12)),
+    ).map(lambda parts: extension(*parts)),
+    max_size=5,
+)
+
+
+@st.composite
+def hello_like(draw: st.DrawFn) -> bytes:
+    """Whole ClientHellos, with up to three octets changed, cut off or added anywhere."""
+    body = draw(st.binary(min_size=2, max_size=2)) + bytes(32) + vector(1, draw(st.binary(max_size=4)))
+    body += vector(2, draw(st.binary(max_size=6))) + vector(1, draw(st.binary(max_size=2)))
+    body += draw(st.sampled_from([b"", vector(2, b"".join(draw(_EXTENSIONS)))]))
+    data = bytearray(record(message(body + draw(st.sampled_from([b"", b"", b"x"])))))
+    for _ in range(draw(st.integers(0, 3))):
+        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(data[: draw(st.one_of(st.just(len(data)), st.integers(0, len(data))))]) + draw(
+        st.sampled_from([b"", b"", b"more"])
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(hello_like(), min_size=20, max_size=20))
+def test_both_readers_say_the_same(inputs: list[bytes]) -> None:
+    for data in inputs:
+        assert parse_client_hello(data) == the_long_way(data)
+
+
+REALS = [
+    REAL,
+    real_hello(None),
+    real_hello(".".join(["x" * 50] * 4), ("h2", "http/1.1")),
+    real_hello(maximum=ssl.TLSVersion.TLSv1_2),
+    hello(extension(0, vector(2, b"")), extension(21, bytes(3000))),
+]
+
+
+@pytest.mark.parametrize("data", REALS)
+def test_both_readers_say_the_same_of_real_ones_with_one_octet_changed(data: bytes) -> None:
+    assert client_hello._parse_usual(data) == the_long_way(data), "and the reader by index takes them"
+    for place in range(len(data[:700])):
+        for value in (data[place] ^ 1, data[place] + 1 & 255, 0, 255):
+            changed = data[:place] + bytes([value]) + data[place + 1 :]
+            assert parse_client_hello(changed) == the_long_way(changed)
+        assert parse_client_hello(data[:place]) == the_long_way(data[:place])
+
+
+def test_what_is_longer_than_a_record_is_not_usual() -> None:
+    long = hello(extension(21, bytes(MAX_FRAGMENT)))
+    assert client_hello._parse_usual(long) is None
+    assert isinstance(parse_client_hello(long), NotClientHello)
+
+
+def test_strangers_fill_no_memory_with_their_wishes() -> None:
+    before = client_hello._remembered.cache_info()
+    parse_client_hello(hello(extension(16, vector(2, vector(1, b"x" * 250) * 20))))
+    assert client_hello._remembered.cache_info() == before, "a long one is not remembered"
+    for number in range(1000):
+        parse_client_hello(hello(extension(16, vector(2, vector(1, b"%d" % number)))))
+    after = client_hello._remembered.cache_info()
+    assert after.maxsize is not None
+    assert after.currsize <= after.maxsize <= 128

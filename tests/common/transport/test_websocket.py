@@ -2,6 +2,7 @@ import asyncio
 import gc
 import ssl
 import weakref
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 
-from common.transport import FailureKind, PeerTooSlow, UpgradeRefused, WebSocketConnection, classify
+from common.transport import (
+    FailureKind,
+    PeerTooSlow,
+    UpgradeRefused,
+    WebSocketConnection,
+    classify,
+    websocket,
+)
 from tests.common.transport import certs
 from tests.common.transport.helpers import BioClient, eventually, loop_errors, serving
 from tests.common.transport.wshelpers import Handler, http_client, upgraded, websockets
@@ -326,6 +334,43 @@ async def test_an_open_connection_keeps_nothing_of_its_upgrade_nor_of_its_last_m
         assert kinds.count("Request") == kinds.count("Response") == 0
         kept = [each for each in gc.get_objects() if isinstance(each, Frame)]
         assert all(not each.data for each in kept)
+
+
+def parser(connection: WebSocketConnection) -> Any:
+    assert connection._protocol is not None
+    return connection._protocol.parser
+
+
+def rests_or_not(connection: WebSocketConnection, rests: bool) -> bool:
+    return (parser(connection) is websocket._RESTING) == rests
+
+
+async def test_between_two_frames_there_is_no_parser() -> None:
+    async with websockets() as server, http_client(server) as client:
+        await upgraded(client)
+        handler = await server.handler()
+        connection = await handler.open()
+        assert parser(connection) is websocket._RESTING
+        octets = frame(Opcode.TEXT, b"one", fin=False) + frame(Opcode.CONT, b"+two")
+        for place, octet in enumerate(octets, 1):
+            await client.send(client.encrypt(bytes([octet])))
+            within = place not in (len(frame(Opcode.TEXT, b"one")), len(octets))
+            # Segments may arrive together: at the end of a frame it rests, within one it never does.
+            await eventually(partial(rests_or_not, connection, not within))
+        assert handler.messages == [b"one+two"], "what belongs to the message outlives the parser"
+        await client.send(client.encrypt(frame(Opcode.CONT, b"no message")))
+        assert (await close_frame(client)).code == 1002, "and so does what is a fault"
+
+
+async def test_a_resting_connection_hears_the_end_of_the_stream() -> None:
+    async with websockets() as server:
+        client = await server.connect()
+        connection = await client.open()
+        handler = await server.handler()
+        assert parser(connection) is parser(await handler.open()) is websocket._RESTING
+        connection.transport.close()  # close_notify without a close frame
+        assert (await handler.ended())[0] == 1006
+        assert (await client.ended())[0] == 1006
 
 
 async def test_a_closed_connection_leaves_nothing_for_the_collector() -> None:
