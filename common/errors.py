@@ -1,12 +1,14 @@
-"""Every exception that Garrison raises on purpose, in one place.
+"""Every exception that ends a command, in one place.
 
 ::
 
     GarrisonError                 thing, fault, remedy; exit code 1
-    ├── UsageError                what was asked for cannot be meant; exit code 2
+    ├── UsageError                wrong usage: an option, argument or setting; exit code 2
     │   ├── SettingsError         options that are unknown or malformed, all of them together
     │   └── BundleError           an install bundle that cannot be read
     ├── CertificateSetError       a set that must not be used, with every fault of it
+    │   └── ExpiredError          a set that would do, but for its dates
+    ├── NoCertificatesError       there is no certificate set at all
     ├── ListenError               a port that is taken or not permitted
     ├── DataFolderError           a data folder that cannot be used
     ├── StoreError                a store that is corrupt, locked or of a newer version
@@ -42,7 +44,7 @@ class GarrisonError(Exception):
 
 
 class UsageError(GarrisonError):
-    """What was asked for cannot be meant."""
+    """Wrong usage: an option, argument or setting."""
 
     exit_code = 2
 
@@ -67,15 +69,25 @@ class CertificateSetError(GarrisonError):
 
     Args:
         thing: The set, as its channel and directory.
-        faults: One sentence for each fault: file, fault and remedy.
+        faults: Each is one sentence as text: file, fault and remedy. The loader's `Fault`, where it is one,
+            has these as fields.
     """
 
-    def __init__(self, thing: str, faults: Sequence[str]) -> None:
-        super().__init__(thing, "; ".join(faults), "correct the files; garrison certs check DIR judges them")
+    def __init__(self, thing: str, faults: Sequence[object]) -> None:
+        said = "; ".join(map(str, faults))
+        super().__init__(thing, said, "correct the files; garrison certs check DIR judges them")
         self.faults = tuple(faults)
 
     def __str__(self) -> str:
         return "\n".join([f"{self.thing} cannot be used:", *(f"  {fault}" for fault in self.faults)])
+
+
+class ExpiredError(CertificateSetError):
+    """A certificate set that would do, but for its dates."""
+
+
+class NoCertificatesError(GarrisonError):
+    """There is no certificate set at all."""
 
 
 class ListenError(GarrisonError):

@@ -16,7 +16,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     """The data folder, the instance key or the certificates cannot be used."""
     USAGE = 2
-    """A setting or the command line cannot be meant."""
+    """Wrong usage: an option, argument or setting."""
     UNREACHABLE = 10
     """The Console's name is not known, its port is closed or filtered, or it did not answer in time."""
     NOT_A_CONSOLE = 11

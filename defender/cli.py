@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from common.errors import ExpiredError
 from defender.causes import ExitCode, Failure
 from defender.settings import DefenderSettings
 
@@ -30,7 +31,8 @@ def run(config: Path | None) -> int:
     """Stay connected to the Console named by WS_ADDRESS, until SIGTERM.
 
     Failures to connect are logged with their remedy and tried again for ever. Exit codes: 0 stopped by a
-    signal; 1 data folder, instance key or certificates cannot be used; 2 a setting cannot be meant.
+    signal; 1 data folder, instance key or certificates cannot be used; 2 wrong usage: an
+    option, argument or setting.
     """
     signal.signal(signal.SIGTERM, _stop_early)
     settings = DefenderSettings.read(os.environ, config)
@@ -45,17 +47,26 @@ def run(config: Path | None) -> int:
 
 @defender.command()
 @_CONFIG
-@click.option("--hello", is_flag=True, help="Prove the identity, too; the Defender must not be running.")
+@click.option(
+    "--hello",
+    is_flag=True,
+    help=(
+        "Prove the identity, too: makes an instance key where there is none, and registers this Defender "
+        "at the Console. It must not be running."
+    ),
+)
 def check(config: Path | None, *, hello: bool) -> int:
     """Connect once and prove both directions.
 
-    The Defender may be running meanwhile: nothing is changed on either side, unless --hello is given.
+    The Defender may be running meanwhile: nothing is changed on either side, unless --hello is given. That
+    makes DATA_FOLDER and an instance key in it, where there are none, and registers this Defender at the
+    Console.
 
     \b
     Exit codes:
        0  both directions are proved
        1  data folder, instance key or certificates cannot be used
-       2  a setting cannot be meant
+       2  wrong usage: an option, argument or setting
       10  the Console cannot be reached
       11  what answers is not a Console's Defender channel
       12  the Console's certificate is of a CA that is not trusted
@@ -67,7 +78,6 @@ def check(config: Path | None, *, hello: bool) -> int:
       18  one side broke the protocol or fell silent
     """  # noqa: D301 - click wants the control character
     settings = DefenderSettings.read(os.environ, config)
-    from defender.credentials import ExpiredError
     from defender.service import check as prove
 
     try:

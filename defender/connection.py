@@ -45,8 +45,8 @@ from defender.identity import InstanceKey
 from defender.resolve import Resolver
 from defender.settings import Address
 
-SHOWN: Final = 12
-"""Hex digits of a fingerprint that a log line shows."""
+SHOWN: Final = 16
+"""Hex digits of a fingerprint that a log line shows; as many as in the Console's."""
 
 CLOSE_BOUND: Final = 5.0
 """Seconds that the Console may take to answer a close."""

@@ -25,7 +25,7 @@ from common.certificates import (
     judge,
     read_files,
 )
-from common.errors import CertificateSetError, GarrisonError
+from common.errors import CertificateSetError, ExpiredError, NoCertificatesError
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +34,6 @@ CHANNEL: Final = "defender-client"
 FOLDER: Final = "certificates"
 
 _TLS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-
-
-class NoCertificatesError(GarrisonError):
-    """There is no certificate set at all."""
-
-
-class ExpiredError(CertificateSetError):
-    """A set that would do, but for its dates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +87,9 @@ class CredentialSource:
             raise NoCertificatesError(
                 self.place,
                 "holds no certificates for this Defender",
-                "get an install bundle from the Console (its page, or garrison console install-bundle "
-                "--address HOST on its host) and start with INSTALL_BUNDLE set to it",
+                "get an install bundle (garrison console install-bundle --address HOST on the Console's "
+                "host, or GET /api/v1/defenders/install-bundle?consoleaddr=HOST) and start with "
+                "INSTALL_BUNDLE set to it",
             )
         judgement = judge(files, now=now, source=Source.GENERATED)
         for warning in judgement.warnings:
@@ -119,7 +112,7 @@ class CredentialSource:
         try:
             return self._credentials(judgement)
         except CertificateSetError as error:
-            return error.faults
+            return [str(fault) for fault in error.faults]
 
     def _files(self) -> FileSet:
         return self._given or read_files(self._directory, Role.DEFENDER_CLIENT)
@@ -127,7 +120,7 @@ class CredentialSource:
     def _credentials(self, judgement: Judgement) -> Credentials:
         if judgement.set is None:
             kind = ExpiredError if _only_dates(judgement.errors) else CertificateSetError
-            raise kind(f"certificates of {self.place}", [str(fault) for fault in judgement.faults])
+            raise kind(f"certificates of {self.place}", judgement.faults)
         return Credentials(judgement.set, client_context(judgement.set, minimum=self._minimum))
 
 

@@ -7,6 +7,7 @@ lock is the kernel's (flock), so nothing has to be cleaned up after a kill -9.
 import contextlib
 import fcntl
 import os
+import stat
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -52,22 +53,44 @@ class DataFolder:
             self._lock = -1
 
 
+def look(path: Path) -> None:
+    """Refuse what `DataFolder` would refuse, as far as that shows without changing anything.
+
+    That is: what is there, and permissions. A full disk or a Defender that runs there doesn't show.
+
+    Raises:
+        DataFolderError: if it cannot be used.
+    """
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        if path.is_symlink():  # to nowhere: mkdir doesn't follow it
+            raise _not_a_folder(path) from None
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise _cannot_be_made(path, f"{path.parent} is missing or not writable") from None
+        return
+    except OSError as error:
+        raise _cannot_be_made(path, error.strerror) from None
+    if not is_folder:
+        raise _not_a_folder(path)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise _not_writable(path, "by its mode or its file system")
+
+
 def _make(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, exist_ok=True)
     except FileExistsError:
-        raise _error(path, "is not a folder", "name a folder in DATA_FOLDER") from None
+        raise _not_a_folder(path) from None
     except OSError as error:
-        raise _error(
-            path, f"cannot be made ({error.strerror})", "make it, or name another in DATA_FOLDER"
-        ) from None
+        raise _cannot_be_made(path, error.strerror) from None
 
 
 def _take_lock(path: Path) -> int:
     try:
         lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise _error(path, f"is not writable ({error.strerror})", "make it writable for this user") from None
+        raise _not_writable(path, error.strerror) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -96,6 +119,18 @@ def _prove_writable(path: Path) -> None:
         raise _error(
             path, f"cannot be written to ({error.strerror})", "make room or make it writable for this user"
         ) from None
+
+
+def _not_a_folder(path: Path) -> DataFolderError:
+    return _error(path, "is not a folder", "name a folder in DATA_FOLDER")
+
+
+def _cannot_be_made(path: Path, why: str | None) -> DataFolderError:
+    return _error(path, f"cannot be made ({why})", "make it, or name another in DATA_FOLDER")
+
+
+def _not_writable(path: Path, why: str | None) -> DataFolderError:
+    return _error(path, f"is not writable ({why})", "make it writable for this user")
 
 
 def _error(path: Path, fault: str, remedy: str) -> DataFolderError:

@@ -8,7 +8,6 @@ import hashlib
 import logging
 import os
 import stat
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from common.certificates import write_private
 from common.errors import DataFolderError
 from common.protocol import instance_key_der
 
@@ -60,7 +60,7 @@ def load_or_create(folder: Path) -> InstanceKey:
     private = ec.generate_private_key(ec.SECP256R1())
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        _write_new(folder / NAME, pem)
+        write_private(folder / NAME, pem)
     except OSError as error:
         raise DataFolderError(
             str(folder / NAME), f"cannot be made ({error.strerror})", "make the folder writable and make room"
@@ -73,7 +73,7 @@ def load(folder: Path) -> InstanceKey | None:
     """The key in a data folder, or None if there is none.
 
     Raises:
-        DataFolderError: if there is something else, or it cannot be read.
+        DataFolderError: if there is something else, it cannot be read, or others than its owner may use it.
     """
     path = folder / NAME
     try:
@@ -113,25 +113,9 @@ def _read(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise _not_ours(path, "is not a file")
         if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            log.warning("%s may be used by others than its owner: chmod 600 it", path)
+            raise DataFolderError(
+                str(path),
+                f"may be used by others than its owner (mode {stat.S_IMODE(status.st_mode):04o})",
+                f"chmod 600 {path}, and consider that somebody may have read it",
+            )
         return file.read(_MAX_BYTES)
-
-
-def _write_new(path: Path, pem: bytes) -> None:
-    """Make the file, complete or not at all. The folder's lock keeps others from making it meanwhile."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:  # mkstemp made it 0600
-            file.write(pem)
-            file.flush()
-            os.fsync(descriptor)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

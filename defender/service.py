@@ -20,8 +20,8 @@ from defender.check import Bystander, Proof, prove
 from defender.connection import Dialer, Link
 from defender.credentials import Credentials, CredentialSource
 from defender.facts import gather
-from defender.folder import DataFolder
-from defender.identity import InstanceKey, load_or_create
+from defender.folder import DataFolder, look
+from defender.identity import InstanceKey, load, load_or_create
 from defender.journal import Journal
 from defender.resolve import Resolver
 from defender.settings import DefenderSettings
@@ -38,7 +38,7 @@ def run(settings: DefenderSettings, clock: Clock | None = None) -> Ending | None
         format, since that is where a supervisor's reader looks.
 
     Raises:
-        UsageError: if what was asked for cannot be meant.
+        UsageError: for wrong usage: an option, argument or setting.
     """
     journal = _log(settings)
     try:
@@ -89,8 +89,10 @@ def check(settings: DefenderSettings, *, hello: bool = False, clock: Clock | Non
         clock: The wall clock.
 
     Raises:
-        GarrisonError: if there is nothing to connect with.
+        GarrisonError: if there is nothing to connect with, or `run` could not use the data folder.
     """
+    look(settings.data_folder)
+    load(settings.data_folder)
     credentials = _source(settings).load((clock or SystemClock()).now())
     if not hello:
         proving = prove(_dialer(settings), credentials, patience=settings.connect_timeout)

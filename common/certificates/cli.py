@@ -155,7 +155,7 @@ def _fingerprint(fingerprint: str, *, wide: bool) -> str:
 def _print_faults(console: Console, report: ChannelReport) -> None:
     for fault in report.faults:
         style = "red" if fault.severity is Severity.ERROR else "yellow"
-        line = Text(f"{report.role}: ")
+        line = Text(f"{TITLES[report.role]}: ")
         line.append(fault.severity.value, style=style)
         line.append(f": {printable(str(fault))}")
         console.print(line, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import Final
 
 from common.certificates.checks import when
 from common.certificates.judging import inspect, judge
-from common.certificates.model import Certificate, Fault, FaultKind, Judgement, Role, Source
+from common.certificates.model import Certificate, Fault, Judgement, Role, Source
 from common.certificates.reading import FileSet, read_files
 from common.certificates.tls import client_context, server_context
 from common.errors import CertificateSetError
@@ -82,9 +82,8 @@ def _second_opinion(judgement: Judgement) -> Judgement:
         else:
             client_context(judgement.set)
     except CertificateSetError as error:
-        file, _, what = error.faults[0].partition(": ")
-        what, _, remedy = what.partition("; ")
-        return Judgement(None, (*judgement.faults, Fault(file, FaultKind.UNTRUSTED, what, remedy)))
+        found = (fault for fault in error.faults if isinstance(fault, Fault))
+        return Judgement(None, (*judgement.faults, *found))
     return judgement
 
 
@@ -110,14 +109,17 @@ def _verdict(state: State, files: FileSet) -> str:
 
 
 def remaining(not_after: datetime, now: datetime) -> str:
-    """How long something is still valid: in days, below two of them in hours or minutes, so that it says."""
+    """How long something is still valid, or has not been: in days, under a day in hours or minutes."""
     left = not_after - now
-    if left <= timedelta(0):
-        return f"expired {(-left).days} days ago"
-    if left >= timedelta(days=2):
-        return f"{left.days} days left"
-    minutes = int(left.total_seconds() // 60)
-    return f"{minutes // 60} hours left" if minutes >= 120 else f"{minutes} minutes left"
+    return f"expired {_span(-left)} ago" if left <= timedelta(0) else f"{_span(left)} left"
+
+
+def _span(span: timedelta) -> str:
+    hours, minutes = divmod(span.seconds // 60, 60)
+    for count, unit in ((span.days, "day"), (hours, "hour"), (minutes, "minute")):
+        if count:
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    return "less than a minute"
 
 
 def as_json(report: ChannelReport) -> dict[str, object]:

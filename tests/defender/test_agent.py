@@ -59,8 +59,8 @@ async def test_it_connects_and_says_who_it_is(
         assert isinstance(said[0], Started)
         assert isinstance(said[1], CertificateLoaded)
         assert said[1].fingerprint == pki.client.certificate.fingerprint
-    assert pki.server.certificate.fingerprint[:12] in caplog.text
-    assert pki.client.certificate.fingerprint[:12] in caplog.text
+    assert f"its certificate {pki.server.certificate.fingerprint[:16]}, " in caplog.text
+    assert f"ours {pki.client.certificate.fingerprint[:16]})" in caplog.text
 
 
 async def test_a_bundle_does_without_files(pki: Pki, tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def test_a_corrupt_instance_key_is_not_replaced(
 ) -> None:
     pki.deploy(folder)
     (folder / "instance-key.pem").write_bytes(b"corrupt")
+    (folder / "instance-key.pem").chmod(0o600)
     assert outcome("run") == ExitCode.FAILED
     assert "restore it from a backup" in capfd.readouterr().err
     assert (folder / "instance-key.pem").read_bytes() == b"corrupt"
@@ -137,6 +138,31 @@ def test_check_tells_an_expired_certificate_of_its_own(
     assert "defender-client-cert.pem" in capfd.readouterr().err
 
 
+def test_check_tells_of_a_folder_that_run_could_not_use(
+    pki: Pki, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("INSTALL_BUNDLE", pki.bundle())
+    monkeypatch.setenv("DATA_FOLDER", str(folder / "a" / "b"))
+    assert outcome("check") == ExitCode.FAILED
+    assert "cannot be made" in capfd.readouterr().err
+    monkeypatch.setenv("DATA_FOLDER", str(folder / "data"))
+    assert outcome("check") == ExitCode.UNREACHABLE  # it could be made, and the check goes on
+    assert not list(folder.iterdir())
+
+
+def test_check_tells_of_an_instance_key_that_run_could_not_use(
+    pki: Pki, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pki.deploy(folder)
+    (folder / "instance-key.pem").write_bytes(b"corrupt")
+    (folder / "instance-key.pem").chmod(0o644)
+    assert outcome("check") == ExitCode.FAILED
+    assert f"chmod 600 {folder / 'instance-key.pem'}" in capfd.readouterr().err
+    (folder / "instance-key.pem").chmod(0o600)
+    assert outcome("check") == ExitCode.FAILED
+    assert "restore it from a backup" in capfd.readouterr().err
+
+
 def test_check_says_that_nobody_is_there(pki: Pki, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pki.deploy(folder)
     assert outcome("check") == ExitCode.UNREACHABLE
@@ -150,6 +176,13 @@ def test_help_names_the_commands(capfd: pytest.CaptureFixture[str]) -> None:
     said = capfd.readouterr().out
     assert "run" in said
     assert "check" in said
+
+
+def test_help_says_what_hello_leaves_behind(capfd: pytest.CaptureFixture[str]) -> None:
+    assert outcome("check", "--help") == 0
+    said = " ".join(capfd.readouterr().out.split())
+    assert "makes an instance key where there is none, and registers this Defender at the Console" in said
+    assert "cannot be meant" not in said
 
 
 def test_a_signal_before_the_agent_takes_them_ends_in_order() -> None:

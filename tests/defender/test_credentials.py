@@ -6,8 +6,8 @@ import pytest
 
 from common.bundle import Bundle, encode_bundle
 from common.certificates import Role
-from common.errors import BundleError, CertificateSetError
-from defender.credentials import Credentials, CredentialSource, ExpiredError, NoCertificatesError
+from common.errors import BundleError, CertificateSetError, ExpiredError, NoCertificatesError
+from defender.credentials import Credentials, CredentialSource
 from tests.defender.peer import DAY, Pki
 
 NOW = datetime.now(UTC)
@@ -52,7 +52,8 @@ def test_a_bundle_that_cannot_be_read_is_refused_without_showing_it(tmp_path: Pa
 def test_without_any_the_remedy_is_said(tmp_path: Path) -> None:
     with pytest.raises(NoCertificatesError) as caught:
         CredentialSource("", tmp_path).load(NOW)
-    assert "garrison console install-bundle" in str(caught.value)
+    assert "garrison console install-bundle --address HOST on the Console's host" in str(caught.value)
+    assert "GET /api/v1/defenders/install-bundle?consoleaddr=HOST" in str(caught.value)
     assert caught.value.exit_code == 1
 
 

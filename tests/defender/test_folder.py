@@ -1,12 +1,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from common.errors import DataFolderError
-from defender.folder import LOCK_NAME, DataFolder
+from defender.folder import LOCK_NAME, DataFolder, look
 
 
 def test_a_first_start_makes_the_folder(tmp_path: Path) -> None:
@@ -89,3 +90,60 @@ def test_a_full_disk_is_refused_and_the_lock_given_back(tmp_path: Path) -> None:
     )
     assert "cannot be written to" in result.stderr
     assert result.returncode == 0
+
+
+# A look, which changes nothing
+
+
+def refusal(take: Callable[[Path], object], path: Path) -> str:
+    with pytest.raises(DataFolderError) as caught:
+        take(path)
+    return str(caught.value)
+
+
+def test_a_look_takes_what_can_be_used_and_makes_nothing(tmp_path: Path) -> None:
+    look(tmp_path)
+    look(tmp_path / "data")
+    assert not list(tmp_path.iterdir())
+    with DataFolder(tmp_path):  # in use: a check may run beside it
+        look(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("file", "is not a folder"),
+        ("link", "is not a folder"),
+        ("file/data", "cannot be made"),
+        ("a/b", "cannot be made"),
+    ],
+)
+def test_a_look_refuses_what_a_start_would(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("nowhere")
+    assert said in refusal(look, tmp_path / name)
+    assert said in refusal(DataFolder, tmp_path / name)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"file", "link"}
+
+
+def test_a_look_refuses_what_this_user_may_not_write_to(tmp_path: Path) -> None:
+    """As another user, since root may write anywhere."""
+    code = (
+        "import os, pathlib, sys\n"
+        "from common.errors import DataFolderError\n"
+        "from defender.folder import look\n"
+        "os.chdir(sys.argv[1])\n"
+        "if os.geteuid() == 0: os.setresuid(65534, 65534, 65534)\n"
+        "for name in ('closed', 'closed/data'):\n"
+        "    try: look(pathlib.Path(name))\n"
+        "    except DataFolderError as error: print(error)\n"
+    )
+    tmp_path.chmod(0o755)
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed").chmod(0o555)
+    output = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], check=True, capture_output=True, text=True
+    )
+    first, second = output.stdout.splitlines()
+    assert "is not writable" in first
+    assert "closed is missing or not writable" in second

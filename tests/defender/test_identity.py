@@ -1,4 +1,3 @@
-import logging
 import os
 import subprocess
 import sys
@@ -92,12 +91,15 @@ def test_a_fifo_or_folder_is_refused_without_waiting(tmp_path: Path) -> None:
         load_or_create(tmp_path)
 
 
-def test_a_key_that_others_may_read_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    load_or_create(tmp_path)
-    (tmp_path / NAME).chmod(0o640)
-    with caplog.at_level(logging.WARNING):
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o620, 0o601])
+def test_a_key_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> None:
+    key = load_or_create(tmp_path)
+    (tmp_path / NAME).chmod(mode)
+    with pytest.raises(DataFolderError, match=f"mode 0{mode:o}") as caught:
         load_or_create(tmp_path)
-    assert "chmod 600" in caplog.text
+    assert f"chmod 600 {tmp_path / NAME}" in str(caught.value)
+    (tmp_path / NAME).chmod(0o400)
+    assert load_or_create(tmp_path).public_key == key.public_key
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:

@@ -117,20 +117,14 @@ async def test_a_signal_ends_it_in_order(pki: Pki, tmp_path: Path, number: signa
     assert all(line.startswith(("INFO ", "DEBU ")) for line in process.log.splitlines()), process.log
 
 
-async def test_it_is_small_and_idle(pki: Pki, tmp_path: Path) -> None:
-    """What performance.md wants (40 MB, 0.1 % of a core) is the bench's to say; this notices a step back."""
+async def test_it_has_no_threads_of_its_own(pki: Pki, tmp_path: Path) -> None:
+    """Its memory and processor time are the bench's to say."""
     pki.deploy(tmp_path)
     async with console(pki) as peer, started("run", environment(peer.port, tmp_path)) as process:
         await connected(peer)
         its = psutil.Process(process.process.pid)
         # asyncio's look-up of the address leaves a thread.
         assert its.num_threads() <= 2
-        assert its.memory_info().rss < 52e6
-        before = its.cpu_times()
-        # What it does at rest is counted over a real interval: there is no condition to wait for.
-        await asyncio.sleep(1.5)
-        after = its.cpu_times()
-        assert (after.user + after.system) - (before.user + before.system) <= 0.02
 
 
 async def test_what_it_imports_is_what_it_needs() -> None:

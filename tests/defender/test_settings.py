@@ -44,6 +44,7 @@ def test_defaults_are_the_products() -> None:
         ("wss://[::1]:8084", Address("::1", 8084)),
         ("wss://[2001:DB8::1]", Address("2001:db8::1", 8084)),
         (" wss://my_host:1 ", Address("my_host", 1)),
+        ("wss://konsole.bücher.example", Address("konsole.xn--bcher-kva.example", 8084)),
     ],
 )
 def test_an_address_is_read(text: str, address: Address) -> None:
@@ -71,7 +72,9 @@ def test_an_address_is_read(text: str, address: Address) -> None:
         ("wss://con sole:8084", "no host"),
         ("wss://-console:8084", "no host"),
         ("wss://a..b", "no host"),
-        ("wss://konsole.bücher.example", "xn--"),
+        ("wss://256.1.1.1", "no host"),
+        ("wss://[fe80::1%eth0]:8084", "without a zone"),
+        ("wss://*.example:8084", "wildcard"),
     ],
 )
 def test_a_wrong_address_is_refused_with_a_remedy(text: str, said: str) -> None:

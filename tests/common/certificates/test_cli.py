@@ -77,7 +77,9 @@ def test_show_of_a_bad_set_shows_what_can_be_read(tmp_path: Path) -> None:
     output = run("show", tmp_path).output
     assert "Console, listener for Defenders (8084): bad" in output
     assert "CN=console.test" in output
-    assert "defender-server: error: defender-server-key.pem: holds no PEM block" in output
+    assert (
+        "Console, listener for Defenders (8084): error: defender-server-key.pem: holds no PEM block" in output
+    )
 
 
 def test_show_of_nothing(tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_check_of_an_incomplete_set(tmp_path: Path) -> None:
     result = run("check", tmp_path)
     assert result.exit_code == 1
     assert "waits for console-key.pem" in result.output
-    assert "https-server: error: console-key.pem: is not there" in result.output
+    assert "Console, web UI and API (8083): error: console-key.pem: is not there" in result.output
 
 
 def test_check_of_a_bad_set(tmp_path: Path) -> None:
@@ -138,10 +140,8 @@ def test_a_warning_alone_is_no_failure(tmp_path: Path) -> None:
     (tmp_path / "console-key.pem").chmod(0o644)
     result = run("check", tmp_path)
     assert result.exit_code == 0
-    assert (
-        "https-server: warning: console-key.pem: may be read by others (mode 0644); chmod 600"
-        in result.output
-    )
+    warning = "console-key.pem: may be read by others (mode 0644); chmod 600"
+    assert f"Console, web UI and API (8083): warning: {warning}" in result.output
 
 
 def test_json_has_everything(tmp_path: Path) -> None:

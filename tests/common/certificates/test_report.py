@@ -1,11 +1,12 @@
 """What is said of a directory: states, verdicts, and OpenSSL's second opinion."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from common.certificates import FILES, FaultKind, Role
+from common.certificates import FILES, Fault, FaultKind, Role, server_context
 from common.certificates import report as report_module
 from common.certificates.report import State, as_json, examine, remaining
 from common.errors import CertificateSetError
@@ -53,17 +54,15 @@ def test_no_faults_are_told_of_a_set_that_nobody_meant(tmp_path: Path) -> None:
 def test_openssl_has_the_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loader foretells OpenSSL; if it were wrong, the command would still say what the channel does."""
 
+    fault = Fault("defender-server-cert.pem", FaultKind.UNTRUSTED, "is refused (a: b; c)", "issue it; again")
+
     def refuse(*_: object) -> None:
-        raise CertificateSetError(
-            "set", ["defender-server-cert.pem: OpenSSL refuses it (WHY); issue it again"]
-        )
+        raise CertificateSetError("set", [fault])
 
     monkeypatch.setattr(report_module, "server_context", refuse)
     report = examine(write(tmp_path, GOOD), ROLE, now=NOW)
     assert report.state is State.BAD
-    assert [str(fault) for fault in report.faults] == [
-        "defender-server-cert.pem: OpenSSL refuses it (WHY); issue it again"
-    ]
+    assert report.faults == (fault,)
 
 
 @pytest.mark.parametrize(
@@ -71,13 +70,33 @@ def test_openssl_has_the_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     [
         (timedelta(days=90, hours=5), "90 days left"),
         (timedelta(days=2), "2 days left"),
-        (timedelta(hours=47), "47 hours left"),
-        (timedelta(hours=2), "2 hours left"),
-        (timedelta(minutes=119), "119 minutes left"),
-        (timedelta(seconds=30), "0 minutes left"),
-        (timedelta(0), "expired 0 days ago"),
+        (timedelta(hours=47), "1 day left"),
+        (timedelta(hours=23, minutes=59), "23 hours left"),
+        (timedelta(minutes=119), "1 hour left"),
+        (timedelta(minutes=59), "59 minutes left"),
+        (timedelta(seconds=60), "1 minute left"),
+        (timedelta(seconds=30), "less than a minute left"),
+        (timedelta(0), "expired less than a minute ago"),
+        (timedelta(minutes=-1, seconds=-1), "expired 1 minute ago"),
+        (timedelta(hours=-5), "expired 5 hours ago"),
+        (timedelta(days=-1), "expired 1 day ago"),
         (timedelta(days=-3), "expired 3 days ago"),
     ],
 )
 def test_what_remains(left: timedelta, words: str) -> None:
     assert remaining(NOW + left, NOW) == words
+
+
+def test_what_openssl_refuses_comes_as_a_fault_with_its_fields(tmp_path: Path) -> None:
+    found = examine(write(tmp_path, GOOD), ROLE, now=NOW).judgement.set
+    assert found is not None
+    stranger = make_ca("stranger")
+    write(tmp_path, files_for(ROLE, make_server(stranger), [stranger]))
+    other = examine(tmp_path, ROLE, now=NOW).judgement.set
+    assert other is not None
+    with pytest.raises(CertificateSetError) as caught:
+        server_context(replace(found, anchors=other.anchors))
+    (fault,) = caught.value.faults
+    assert isinstance(fault, Fault)
+    assert (fault.file, fault.kind) == ("defender-server-cert.pem", FaultKind.UNTRUSTED)
+    assert fault.what.startswith("OpenSSL refuses it (")
