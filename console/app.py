@@ -20,7 +20,7 @@ import msgspec
 
 from common.certificates import MintOptions, Role, local_addresses, local_fqdn, names_for
 from common.clock import Clock, SystemClock
-from common.errors import UsageError
+from common.errors import GarrisonError, UsageError
 from common.logging import configure_logging
 from common.protocol import CommandName, ConsoleOptions, Fields
 from common.transport import bind
@@ -39,18 +39,31 @@ from console.store import Store
 logger = logging.getLogger(__name__)
 
 
-def run_console(settings: ConsoleSettings) -> None:
+def run_console(settings: ConsoleSettings) -> int:
     """Run a Console in this process until SIGTERM or SIGINT.
 
+    Returns:
+        The exit code: 0 after a stop in order; 1 where it can't start: the log says why, and nothing is left
+        half-made then.
+
     Raises:
-        GarrisonError: it can't start; nothing was left half-made.
+        UsageError: it was asked for in a way that can't work.
     """
     configure_logging(settings.log_format, level=settings.log_level)
     # A file descriptor per Defender: the soft limit, 1,024 by habit, is for programs that use select().
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(settings, SystemClock()))
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_run(settings, SystemClock()))
+    except UsageError:
+        raise
+    except GarrisonError as error:
+        # In the log's own form, for whoever collects it: from here on standard error is the log's.
+        for line in str(error).splitlines():
+            logger.critical("%s", line)
+        return error.exit_code
+    return 0
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

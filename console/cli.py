@@ -33,7 +33,7 @@ def run(config: Path | None) -> None:
     from console.app import run_console
     from console.settings import ConsoleSettings
 
-    run_console(ConsoleSettings.read(os.environ, config))
+    raise SystemExit(run_console(ConsoleSettings.read(os.environ, config)))
 
 
 @console.command("install-bundle")
