@@ -1,10 +1,11 @@
-"""What the log says of connections that failed before they were Defenders: every kind, no flood.
+"""What the log says of what peers can cause, such as connections that fail: every kind, no flood.
 
 Whoever can reach the port can make connections fail; a line for each would fill the disk. So each kind of
 failure from one address is said at once, then counted and said again once a minute; and all together say no
 more than a stated number of lines a minute, whatever addresses they come from.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from common.transport import FailureKind, HandshakeFailure
@@ -37,26 +38,23 @@ class _Count:
 
 
 @dataclass(slots=True)
-class FailureLog:
-    """Decides which failures become a log line. Values in, values out: `now` is monotonic seconds."""
+class Repeats:
+    """Decides what is said and what is only counted. Values in, values out: `now` is monotonic seconds."""
 
-    _counts: dict[tuple[str, FailureKind], _Count] = field(default_factory=dict)
+    _counts: dict[Hashable, _Count] = field(default_factory=dict)
     _minute: float = float("-inf")
     _lines: int = 0
 
-    def line(self, failure: HandshakeFailure, now: float) -> str | None:
-        """The line for this failure, or None where one like it was said a moment ago."""
-        key = (failure.peer.rsplit(":", 1)[0], failure.kind)
-        count = self._counts.get(key)
+    def tail(self, kind: Hashable, now: float) -> str | None:
+        """What ends the line for one of this kind; None where one like it was said a moment ago."""
+        count = self._counts.get(kind)
         if count is not None and now - count.said < REPEAT_SECONDS:
             count.since += 1
             return None
         if self._spent(now):
             return None
-        repeated = f" (and {count.since} more like it)" if count and count.since else ""
-        self._remember(key, now)
-        why = REMEDIES.get(failure.kind, failure.detail)
-        return f"connection from {failure.peer} failed: {failure.kind}: {why}{repeated}"
+        self._remember(kind, now)
+        return f" (and {count.since} more like it)" if count and count.since else ""
 
     def _spent(self, now: float) -> bool:
         if now - self._minute >= REPEAT_SECONDS:
@@ -64,9 +62,24 @@ class FailureLog:
         self._lines += 1
         return self._lines > LINES_PER_MINUTE
 
-    def _remember(self, key: tuple[str, FailureKind], now: float) -> None:
-        self._counts.pop(key, None)
-        self._counts[key] = _Count(now)
+    def _remember(self, kind: Hashable, now: float) -> None:
+        self._counts.pop(kind, None)
+        self._counts[kind] = _Count(now)
         if len(self._counts) > ADDRESSES:
             # The one that was said longest ago: a dictionary keeps the order of insertion.
             del self._counts[next(iter(self._counts))]
+
+
+@dataclass(slots=True)
+class FailureLog:
+    """Decides which failed handshakes become a log line."""
+
+    _repeats: Repeats = field(default_factory=Repeats)
+
+    def line(self, failure: HandshakeFailure, now: float) -> str | None:
+        """The line for this failure, or None where one like it was said a moment ago."""
+        tail = self._repeats.tail((failure.peer.rsplit(":", 1)[0], failure.kind), now)
+        if tail is None:
+            return None
+        why = REMEDIES.get(failure.kind, failure.detail)
+        return f"connection from {failure.peer} failed: {failure.kind}: {why}{tail}"

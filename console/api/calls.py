@@ -12,7 +12,7 @@ from console.api.services import Services
 from console.identity import Busy, Principal, Throttled
 
 MAX_BODY: Final = 64 * 1024
-"""Bytes of a request. What this issue's routes take has a few hundred."""
+"""Bytes of a request's body. What the API takes has a few hundred."""
 BODY_TIMEOUT: Final = 10.0
 """Seconds for a request's body to arrive."""
 

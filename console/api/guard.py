@@ -29,7 +29,7 @@ class Guarded:
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Answer a request, or refuse it."""
-        if request.method not in _SAFE and sent_by_other_site(request.headers, request.host):
+        if request.method not in _SAFE and sent_by_other_site(request.headers):
             return refuse(403, "a page of another site sent this request")
         if self._route.permission is Permission.NONE:
             return await self._route.handler(Call(request, self._services, NOBODY))

@@ -87,6 +87,9 @@ async def install_bundle(call: Call) -> web.Response:
     """`GET /defenders/install-bundle`: what a new Defender starts from. Holds a private key."""
     query = call.request.query
     address, type_ = query.get("consoleaddr", ""), query.get("defenderType") or "none"
+    if not address:
+        reach = "give the name or address by which Defenders reach the Console"
+        return refuse(400, f"consoleaddr is missing; {reach}")
     bundle = call.services.certificates.install_bundle(address, type_)
     if isinstance(bundle, Refused):
         return refuse(400, str(bundle))

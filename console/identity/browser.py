@@ -9,16 +9,21 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 
-def sent_by_other_site(headers: Mapping[str, str], host: str) -> bool:
+def sent_by_other_site(headers: Mapping[str, str]) -> bool:
     """Whether a page of another origin made the browser send this request.
 
     Args:
-        headers: The request's, by names in any case.
-        host: What the request names as its host. It may be forged by a program, which could then forge the
-            rest as well; a browser doesn't.
+        headers: The request's, by names in any case. Its host may be forged by a program, which could then
+            forge the rest as well; a browser doesn't.
     """
     site = headers.get("Sec-Fetch-Site")
     if site is not None:
         return site not in ("same-origin", "none")
     origin = headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin).netloc.lower() != headers.get("Host", "").lower()
+    except ValueError:
+        # No address of ours is written like that.
+        return True

@@ -1,7 +1,6 @@
 """What comes of an attempt to sign up or in: values, each with what its caller has to say."""
 
 from dataclasses import dataclass
-from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,16 +10,18 @@ class Principal:
     Attributes:
         username: Their name in the store.
         role: What they may do, by `permissions.may`.
-        token_id: The token that proved it; empty if it was a password.
-        issued: When that token was made; None for a password.
-        expires: When that token ends; None for a password, which proves itself anew at each request.
+        session: The session of the token that proved it, from a login to its end, whatever tokens are renewed
+            in it; empty if it was a password.
+        issued: When that token was made, in monotonic seconds; None for a password.
+        expires: When that token ends, in monotonic seconds; None for a password, which proves itself anew at
+            each request.
     """
 
     username: str
     role: str
-    token_id: str = ""
-    issued: datetime | None = None
-    expires: datetime | None = None
+    session: str = ""
+    issued: float | None = None
+    expires: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ from console.identity.outcomes import Busy
 
 MAX_PASSWORD_BYTES: Final = 1024
 """Of UTF-8. Argon2 would take 4 GiB; nobody types this much."""
+MIN_PASSWORD_CHARACTERS: Final = 8
+"""Of a password that is chosen now (NIST SP 800-63B §5.1.1.2); one that was chosen before may be shorter."""
 MAX_USERNAME_CHARACTERS: Final = 128
 
 _T = TypeVar("_T")
@@ -60,6 +62,15 @@ def password_fault(password: str) -> str | None:
         return "password holds half of a character pair; leave it out"
     if size > MAX_PASSWORD_BYTES:
         return f"password is too long; use at most {MAX_PASSWORD_BYTES} bytes"
+    return None
+
+
+def new_password_fault(password: str) -> str | None:
+    """What keeps this from being chosen as a password, or None. Never holds any of it."""
+    if fault := password_fault(password):
+        return fault
+    if len(normal(password)) < MIN_PASSWORD_CHARACTERS:
+        return f"password is too short; use at least {MIN_PASSWORD_CHARACTERS} characters"
     return None
 
 

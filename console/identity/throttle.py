@@ -8,7 +8,7 @@ alone: it would let anybody lock somebody else out.
 import ipaddress
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 
@@ -40,6 +40,19 @@ class _Failures:
     last: float
 
 
+_Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One that was counted as a failure before anybody looked at it; see `LoginThrottle.attempt`."""
+
+    username: str
+    place: str
+    notes: tuple[tuple[_Key, _Failures | None, _Failures], ...]
+    """For each count: its key, what was there before, what was put there."""
+
+
 BY_USER: Final = Rule(free=5)
 BY_ADDRESS: Final = Rule(free=50)
 QUIET: Final = 900.0
@@ -60,7 +73,7 @@ class LoginThrottle:
         self._by_user = by_user
         self._by_address = by_address
         self._size = size
-        self._entries: OrderedDict[tuple[str, str], _Failures] = OrderedDict()
+        self._entries: OrderedDict[_Key, _Failures] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -78,24 +91,45 @@ class LoginThrottle:
             self._wait((username, place), self._by_user, now), self._wait(("", place), self._by_address, now)
         )
 
-    def failed(self, username: str, address: str, now: float) -> None:
-        """Note a failure."""
+    def attempt(self, username: str, address: str, now: float) -> Attempt:
+        """Count a try as a failure before it is looked at, so that many at once are not looked at for one.
+
+        It stays one unless it is handed to `succeeded` or `take_back`.
+        """
         place = origin(address)
-        for key in ((username, place), ("", place)):
-            self._entries[key] = _Failures(self._count(key, now) + 1, now)
-            self._entries.move_to_end(key)
+        notes = tuple(self._note(key, now) for key in ((username, place), ("", place)))
         while len(self._entries) > self._size:
             self._entries.popitem(last=False)
+        return Attempt(username, place, notes)
 
-    def succeeded(self, username: str, address: str) -> None:
+    def succeeded(self, attempt: Attempt) -> None:
         """Forget this user's failures from there; not the address's, or one own account would reset it."""
-        self._entries.pop((username, origin(address)), None)
+        self.take_back(attempt)
+        self._entries.pop((attempt.username, attempt.place), None)
 
-    def _count(self, key: tuple[str, str], now: float) -> int:
+    def take_back(self, attempt: Attempt) -> None:
+        """Count this try as none."""
+        for key, before, noted in attempt.notes:
+            entry = self._entries.get(key)
+            if entry is noted and before is not None:
+                self._entries[key] = before
+            elif entry is noted or (entry is not None and entry.count <= 1):
+                del self._entries[key]
+            elif entry is not None:
+                # Others came since: theirs stays.
+                self._entries[key] = replace(entry, count=entry.count - 1)
+
+    def _note(self, key: _Key, now: float) -> tuple[_Key, _Failures | None, _Failures]:
+        before, noted = self._entries.get(key), _Failures(self._count(key, now) + 1, now)
+        self._entries[key] = noted
+        self._entries.move_to_end(key)
+        return key, before, noted
+
+    def _count(self, key: _Key, now: float) -> int:
         entry = self._entries.get(key)
         return 0 if entry is None or now - entry.last > QUIET else entry.count
 
-    def _wait(self, key: tuple[str, str], rule: Rule, now: float) -> float:
+    def _wait(self, key: _Key, rule: Rule, now: float) -> float:
         count = self._count(key, now)
         return max(0.0, self._entries[key].last + rule.delay(count) - now) if count else 0.0
 

@@ -67,10 +67,14 @@ class Pulse:
         self.closed = True
         self._wake()
 
-    def _wake(self) -> None:
-        self.beat += 1
+    def release(self) -> None:
+        """Let every waiter go, to look whether it is still to wait; nothing has changed."""
         self._next.set()
         self._next = asyncio.Event()
+
+    def _wake(self) -> None:
+        self.beat += 1
+        self.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +165,16 @@ class Streams:
         """Whether no further stream may be opened."""
         return self.open >= self._most or self.pulse.closed
 
+    def look_again(self) -> None:
+        """Let each stream see whether its session still lives."""
+        self.pulse.release()
+
     async def serve(
-        self, request: web.Request, offset: int, remaining: Callable[[], float]
+        self,
+        request: web.Request,
+        offset: int,
+        remaining: Callable[[], float],
+        ended: tuple[Fragment, ...] = (),
     ) -> web.StreamResponse:
         """Send one browser every change, until it goes, its session ends or the Console stops.
 
@@ -170,6 +182,7 @@ class Streams:
             request: The browser's.
             offset: Of the first row that it shows.
             remaining: Seconds that its session has left.
+            ended: What to say when it has none left.
         """
         response = _stream()
         self.open += 1
@@ -177,6 +190,8 @@ class Streams:
             await response.prepare(request)
             await _write(response, f"retry: {RETRY_MS}\n\n")
             await self._follow(response, offset, remaining, shown=request.query.get("shown", ""))
+            if remaining() <= 0:
+                await _write(response, "".join(map(event, ended)))
         except (ConnectionError, TimeoutError):
             # The browser is gone, or reads nothing: its connection has no other use.
             if request.transport is not None:

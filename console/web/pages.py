@@ -26,6 +26,7 @@ from console.identity import (
     may,
 )
 from console.identity.browser import sent_by_other_site
+from console.identity.passwords import utf8_size
 from console.store import DefenderQuery
 from console.web.live import Fragment, Streams, once
 from console.web.session import FORM_FIELD, FormTokens, clear_session, session_token, set_session
@@ -149,6 +150,7 @@ class Pages:
         principal = self._principal(request)
         if principal is not None:
             self._identity.revoke(principal)
+            self._streams.look_again()
             log.info("User %s logged out", principal.username)
         response = _see(LOGIN)
         clear_session(response)
@@ -169,14 +171,14 @@ class Pages:
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         principal = self._principal(request)
+        # An error status would make the browser try for ever; this tells it, and the person, to stop.
+        ended = Fragment("session", self._templates.render("_ended.html", login=LOGIN)), Fragment("ended", "")
         if principal is None or not may(principal.role, Permission.MANAGE_DEFENDERS, Access.READ):
-            # An error status would make the browser try for ever; this tells it, and the person, to stop.
-            ended = Fragment("session", self._templates.render("_ended.html", login=LOGIN))
-            return await once(request, ended, Fragment("ended", ""))
+            return await once(request, *ended)
         if self._streams.full:
-            return self.refuse(503, "too many pages are live at this moment", {"Retry-After": "30"})
+            return self.refuse(503, "no more pages can be live at this moment", {"Retry-After": "30"})
         return await self._streams.serve(
-            request, _offset(request), lambda: self._identity.remaining(principal)
+            request, _offset(request), lambda: self._identity.remaining(principal), ended
         )
 
     async def _fragments(self, offset: int) -> tuple[Fragment, ...]:
@@ -209,9 +211,8 @@ class Pages:
         return self._identity.verify_token(token) if token else None
 
     def _ours(self, request: web.Request, form: Form) -> bool:
-        return self._forms.valid(request, _text(form, FORM_FIELD)) and not sent_by_other_site(
-            request.headers, request.host
-        )
+        ours = self._forms.valid(request, _text(form, FORM_FIELD))
+        return ours and not sent_by_other_site(request.headers)
 
     def _signed_in(self, principal: Principal) -> web.Response:
         response = _see(DEFENDERS)
@@ -251,20 +252,22 @@ class Pages:
         return web.Response(status=status, text=html, content_type="text/html", headers=headers)
 
     async def _following(self, _: web.Application) -> AsyncIterator[None]:
+        # The application owns this task: from its start, and until its end has waited for it. A failure ends
+        # nothing but live pages, so it isn't passed on to what the Console itself stands on.
         pulse = asyncio.create_task(self._streams.pulse.run(), name="pages follow the fleet")
-        pulse.add_done_callback(_report)
+        pulse.add_done_callback(self._stopped)
         yield
         pulse.cancel()
         await asyncio.wait([pulse])
 
+    def _stopped(self, pulse: asyncio.Task[None]) -> None:
+        """Say at once that the pages stand still, to the operator and to whoever looks at one."""
+        if not pulse.cancelled() and (error := pulse.exception()) is not None:
+            log.critical("Pages don't follow the fleet any more", exc_info=error)
+            self._streams.pulse.close()
+
     async def _end_streams(self, _: web.Application) -> None:
         self._streams.pulse.close()
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    """Say at once that the pages stand still; the Console itself needs no pages."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("Pages don't follow the fleet any more", exc_info=error)
 
 
 def _see(path: str) -> web.Response:
@@ -277,17 +280,22 @@ def _address(request: web.Request) -> str:
 
 
 async def _posted(request: web.Request) -> Form:
-    """The form that was posted."""
+    """The form that was posted, in UTF-8: browsers post in the encoding of the page, which is ours."""
     if request.content_type != "application/x-www-form-urlencoded":
         raise web.HTTPUnsupportedMediaType
+    # Python's codecs are many, and some make text that nothing else can write again.
+    if (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
+        raise web.HTTPBadRequest
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
-            return await request.post()
+            form = await request.post()
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
-    except (ValueError, LookupError):
-        # Bytes that aren't in the encoding that it names, or an encoding that nobody knows.
+    except ValueError:
         raise web.HTTPBadRequest from None
+    if any(isinstance(value, str) and utf8_size(value) is None for value in form.values()):
+        raise web.HTTPBadRequest
+    return form
 
 
 def _text(form: Form, name: str) -> str:

@@ -6,6 +6,7 @@ host and every path, so that no neighbour can plant one.
 
 import hashlib
 import hmac
+import re
 import secrets
 from typing import Final
 
@@ -14,6 +15,7 @@ from aiohttp import web
 SESSION_COOKIE: Final = "__Host-garrison-session"
 FORM_COOKIE: Final = "__Host-garrison-form"
 FORM_FIELD: Final = "form_token"
+_FORM_TEXT: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
 def set_session(response: web.StreamResponse, token: str) -> None:
@@ -44,7 +46,8 @@ class FormTokens:
     def issue(self, request: web.Request) -> tuple[str, str]:
         """The text to keep in the cookie (the one that is there, if any) and what the form carries."""
         text = request.cookies.get(FORM_COOKIE, "")
-        if not 16 <= len(text) <= 64:
+        # Nothing is sent back that isn't of the form that we send.
+        if not _FORM_TEXT.fullmatch(text):
             text = secrets.token_urlsafe(16)
         return text, self._mac(text)
 

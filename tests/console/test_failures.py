@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.transport import FailureKind, HandshakeFailure
-from console.failures import ADDRESSES, LINES_PER_MINUTE, FailureLog
+from console.failures import ADDRESSES, LINES_PER_MINUTE, FailureLog, Repeats
 
 
 def failure(
@@ -36,9 +36,17 @@ def test_another_kind_or_address_is_news() -> None:
     assert log.line(failure(peer="[::1]:5"), 0.0)
 
 
+def test_repeats_are_of_any_kind() -> None:
+    repeats = Repeats()
+    assert repeats.tail("a", 0.0) == ""
+    assert repeats.tail(("b", 1), 0.0) == ""
+    assert repeats.tail("a", 59.0) is None
+    assert repeats.tail("a", 60.0) == " (and 1 more like it)"
+
+
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from(list(FailureKind))), max_size=2000))
 def test_nobody_fills_the_disk(attempts: list[tuple[int, FailureKind]]) -> None:
     log = FailureLog()
     lines = [log.line(failure(kind, f"2001:db8::{peer:x}:1"), 30.0) for peer, kind in attempts]
     assert sum(line is not None for line in lines) <= LINES_PER_MINUTE
-    assert len(log._counts) <= ADDRESSES
+    assert len(log._repeats._counts) <= ADDRESSES

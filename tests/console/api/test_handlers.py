@@ -107,10 +107,13 @@ async def test_an_install_bundle(
     assert world.certificates.asked == [("console.example", "daemonset")]
     assert "took an install bundle for console.example" in caplog.text
     assert "eyJzZWNyZXRz" not in caplog.text
-    for query in ("", "?consoleaddr=", "?consoleaddr=another.example"):
+    response = await http.get(f"{path}?consoleaddr=another.example")
+    assert response.status == 400
+    assert "is not in the certificate" in (await response.json())["err"]
+    err = "consoleaddr is missing; give the name or address by which Defenders reach the Console"
+    for query in ("", "?consoleaddr=", "?defenderType=none"):
         response = await http.get(path + query)
-        assert response.status == 400
-        assert "is not in the certificate" in (await response.json())["err"]
+        assert (response.status, await response.json()) == (400, {"err": err})
 
 
 async def test_the_ca_certificate(world: World, http: aiohttp.ClientSession) -> None:

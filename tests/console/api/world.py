@@ -47,6 +47,10 @@ class SetClock:
     def monotonic(self) -> float:
         return self._monotonic
 
+    def step(self, by: timedelta) -> None:
+        """Set the wall clock, as NTP or an operator does; the monotonic one doesn't notice."""
+        self._now += by
+
     def advance(self, seconds: float) -> None:
         self._now += timedelta(seconds=seconds)
         self._monotonic += seconds
@@ -128,7 +132,7 @@ class World:
 
     async def start(self, context: ssl.SSLContext) -> None:
         self.app = build_app(self.services)
-        self.runner = make_runner(self.app)
+        self.runner = make_runner(self.app, self.clock)
         await self.runner.setup()
         site = web.TCPSite(self.runner, "127.0.0.1", 0, ssl_context=context)
         await site.start()

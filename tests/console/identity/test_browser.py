@@ -18,7 +18,7 @@ HOST = "console.example:8083"
     ],
 )
 def test_ours(headers: dict[str, str]) -> None:
-    assert not sent_by_other_site(CIMultiDict(headers), HOST)
+    assert not sent_by_other_site(CIMultiDict(headers | {"Host": HOST}))
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,10 @@ def test_ours(headers: dict[str, str]) -> None:
         {"sec-fetch-site": "whatever comes"},
         {"Origin": "null"},
         {"Origin": ""},
+        {"Origin": "http://["},
+        {"Origin": "https://[v1.x]:8083"},
+        {"Origin": "https://\u2100.example"},
+        {"Origin": "\udcff"},
         {"Origin": "https://console.example"},
         {"Origin": "https://evil.example:8083"},
         {"Origin": "https://console.example:8083.evil.example"},
@@ -36,4 +40,9 @@ def test_ours(headers: dict[str, str]) -> None:
     ],
 )
 def test_another_sites(headers: dict[str, str]) -> None:
-    assert sent_by_other_site(CIMultiDict(headers), HOST)
+    assert sent_by_other_site(CIMultiDict(headers | {"Host": HOST}))
+
+
+def test_without_a_host_no_origin_is_ours() -> None:
+    assert sent_by_other_site(CIMultiDict({"Origin": "https://console.example:8083"}))
+    assert not sent_by_other_site(CIMultiDict({}))

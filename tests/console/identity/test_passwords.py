@@ -11,6 +11,7 @@ from console.identity.outcomes import Busy
 from console.identity.passwords import (
     MAX_PASSWORD_BYTES,
     PasswordHasher,
+    new_password_fault,
     password_fault,
     spelled,
     username_fault,
@@ -60,6 +61,19 @@ def test_what_is_no_password(password: str, fault: str) -> None:
     said = password_fault(password)
     assert said is not None
     assert fault in said
+
+
+@pytest.mark.parametrize("password", ["", "x", "1234567", "e\u0301" * 7, "x" * 1025, "\ud800" * 9])
+def test_what_is_not_chosen_as_a_password(password: str) -> None:
+    said = new_password_fault(password)
+    assert said is not None
+    assert new_password_fault("12345678") is None
+    assert new_password_fault("é" * 8) is None
+
+
+def test_a_short_one_is_told_how_long() -> None:
+    assert new_password_fault("1234567") == "password is too short; use at least 8 characters"
+    assert password_fault("1234567") is None
 
 
 @given(st.text(min_size=1, max_size=300))

@@ -1,8 +1,10 @@
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import argon2
 import pytest
@@ -20,6 +22,7 @@ from console.identity import (
     Rule,
     SignedUp,
     Throttled,
+    UserStore,
 )
 from console.store import Store
 from tests.console.api.world import CHEAP, PASSWORD, USER, SetClock
@@ -62,13 +65,16 @@ async def test_the_first_user_is_the_administrator(store: Store, identity: Ident
 
 
 async def test_of_many_at_once_one_succeeds(store: Store, identity: IdentityService) -> None:
-    outcomes = await asyncio.gather(*(identity.signup(f"u{n}", "p", HOME) for n in range(20)))
+    outcomes = await asyncio.gather(*(identity.signup(f"u{n}", PASSWORD, HOME) for n in range(20)))
     assert sum(isinstance(outcome, SignedUp) for outcome in outcomes) == 1
     assert sum(isinstance(outcome, AlreadyInitialized) for outcome in outcomes) == 19
     assert await store.users.count() == 1
 
 
-@pytest.mark.parametrize(("name", "password"), [("", "p"), ("u", ""), ("a:b", "p"), ("u", "x" * 1025)])
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [("", PASSWORD), ("u", ""), ("a:b", PASSWORD), ("u", "x" * 1025), ("u", "x"), ("u", "1234567")],
+)
 async def test_sign_up_refuses(identity: IdentityService, name: str, password: str) -> None:
     assert isinstance(await identity.signup(name, password, HOME), Rejected)
     assert not await identity.initialized()
@@ -158,7 +164,7 @@ async def test_an_outdated_hash_is_made_anew_at_login(store: Store, clock: SetCl
 
 async def test_too_many_at_once_are_told_to_come_back(store: Store, clock: SetClock) -> None:
     identity = IdentityService(store.users, clock, hasher=PasswordHasher(threads=1, waiting=1))
-    outcomes = await asyncio.gather(*(identity.authenticate(f"u{n}", "p", HOME) for n in range(10)))
+    outcomes = await asyncio.gather(*(identity.authenticate(f"u{n}", "p", f"192.0.2.{n}") for n in range(10)))
     assert outcomes.count(Busy()) == 8
     assert outcomes.count(Denied()) == 2
     await identity.close()
@@ -178,8 +184,134 @@ async def test_tokens(identity: IdentityService, clock: SetClock) -> None:
     assert token is not None
     renewed = identity.verify_token(token)
     assert renewed is not None
-    assert renewed.expires == clock.now() + timedelta(minutes=30)
-    assert renewed.token_id != principal.token_id
+    assert renewed.expires == clock.monotonic() + 1800
+    assert renewed.session == principal.session
+
+
+def sessions_of(identity: IdentityService, *tokens: str | None) -> list[bool]:
+    return [token is not None and identity.verify_token(token) is not None for token in tokens]
+
+
+async def test_log_out_ends_every_token_of_the_session(identity: IdentityService) -> None:
+    await identity.signup(USER, PASSWORD, HOME)
+    first = identity.issue(Principal(USER, "admin"))
+    another_login = identity.issue(Principal(USER, "admin"))
+    principal = identity.verify_token(first)
+    assert principal is not None
+    second = await identity.renew(principal)
+    assert second is not None
+    renewed = identity.verify_token(second)
+    assert renewed is not None
+    third = await identity.renew(renewed)
+    assert sessions_of(identity, first, second, third, another_login) == [True] * 4
+    identity.revoke(renewed)
+    assert sessions_of(identity, first, second, third, another_login) == [False] * 3 + [True]
+    assert identity.remaining(principal) == identity.remaining(renewed) == 0
+    assert await identity.renew(principal) is None
+
+
+async def test_a_step_of_the_wall_clock_moves_no_end(identity: IdentityService, clock: SetClock) -> None:
+    token = identity.issue(Principal(USER, "admin"))
+    clock.advance(1799)
+    clock.step(timedelta(days=1))
+    assert sessions_of(identity, token) == [True]
+    clock.advance(1)
+    clock.step(timedelta(days=-2))
+    assert sessions_of(identity, token) == [False]
+
+
+class Watched(argon2.PasswordHasher):
+    """Counts the checks, and how many ran at once."""
+
+    def __init__(self) -> None:
+        super().__init__(time_cost=1, memory_cost=8, parallelism=1)
+        self.checks = self.running = self.most = 0
+        self._lock = threading.Lock()
+
+    def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:  # noqa: A002
+        with self._lock:
+            self.checks += 1
+            self.running += 1
+            self.most = max(self.most, self.running)
+        try:
+            time.sleep(0.01)
+            return super().verify(hash, password)
+        finally:
+            with self._lock:
+                self.running -= 1
+
+
+@pytest.fixture
+async def watched(store: Store, clock: SetClock) -> AsyncIterator[tuple[IdentityService, Watched]]:
+    argon = Watched()
+    service = IdentityService(store.users, clock, hasher=PasswordHasher(argon, threads=8))
+    await service.signup(USER, PASSWORD, HOME)
+    yield service, argon
+    await service.close()
+
+
+@pytest.mark.parametrize("how", ["authenticate", "verify_basic"])
+async def test_guesses_at_once_are_held_back_as_one_by_one(
+    watched: tuple[IdentityService, Watched], how: str
+) -> None:
+    identity, argon = watched
+    ask = getattr(identity, how)
+    outcomes = await asyncio.gather(*(ask(USER, f"guess {n}", "192.0.2.2") for n in range(40)))
+    # Five are free, the sixth is looked at and begins the wait (BY_USER).
+    assert argon.checks == 6
+    assert outcomes.count(Denied()) == 6
+    assert outcomes.count(Throttled(1)) == 28
+    assert outcomes.count(Busy()) == 6
+    assert isinstance(await identity.authenticate(USER, PASSWORD, HOME), Authenticated)
+
+
+async def test_one_address_has_two_checks_at_a_time(watched: tuple[IdentityService, Watched]) -> None:
+    identity, argon = watched
+    await asyncio.gather(*(identity.authenticate(f"u{n}", "guess", "192.0.2.2") for n in range(12)))
+    assert (argon.checks, argon.most) == (12, 2)
+    await asyncio.gather(*(identity.authenticate(f"u{n}", "guess", f"192.0.2.{n}") for n in range(12)))
+    assert argon.most > 2
+
+
+async def test_right_credentials_at_once_cost_two_checks(watched: tuple[IdentityService, Watched]) -> None:
+    identity, argon = watched
+    outcomes = await asyncio.gather(*(identity.verify_basic(USER, PASSWORD, HOME) for _ in range(20)))
+    assert all(isinstance(outcome, Authenticated) for outcome in outcomes)
+    assert argon.checks <= 2
+
+
+async def test_who_was_told_to_come_back_has_not_failed(store: Store, clock: SetClock) -> None:
+    identity = IdentityService(store.users, clock, hasher=PasswordHasher(CHEAP, threads=1, waiting=0))
+    await identity.signup(USER, PASSWORD, HOME)
+    for n in range(20):
+        outcomes = await asyncio.gather(
+            identity.authenticate("other", "wrong", f"198.51.100.{n}"),
+            identity.authenticate(USER, PASSWORD, HOME),
+        )
+        assert outcomes[1] in (Busy(), Authenticated(Principal(USER, "admin")))
+    assert isinstance(await identity.authenticate(USER, PASSWORD, HOME), Authenticated)
+    await identity.close()
+
+
+async def test_sign_up_is_looked_up_until_it_is_done(store: Store, clock: SetClock) -> None:
+    class Counting:
+        asked = 0
+
+        async def count(self) -> int:
+            self.asked += 1
+            return await store.users.count()
+
+    users = Counting()
+    for name in ("get", "create_first", "update_password_hash"):
+        setattr(users, name, getattr(store.users, name))
+    identity = IdentityService(cast("UserStore", users), clock, hasher=PasswordHasher(CHEAP))
+    assert not await identity.initialized()
+    await identity.signup(USER, PASSWORD, HOME)
+    asked = users.asked
+    for _ in range(5):
+        assert await identity.initialized()
+    assert users.asked == asked
+    await identity.close()
 
 
 async def test_nothing_is_renewed_for_who_is_gone(identity: IdentityService) -> None:
@@ -198,16 +330,34 @@ async def test_a_revoked_token_is_worth_nothing(identity: IdentityService, clock
     identity.revoke(Principal(USER, "admin"))
 
 
+def log_in_and_out(identity: IdentityService) -> str:
+    token = identity.issue(Principal(USER, "admin"))
+    principal = identity.verify_token(token)
+    assert principal is not None
+    identity.revoke(principal)
+    return token
+
+
 async def test_revocations_are_forgotten_once_their_tokens_have_ended(
+    identity: IdentityService, clock: SetClock
+) -> None:
+    for _ in range(20):
+        log_in_and_out(identity)
+        clock.advance(600)
+    assert len(identity._revoked) == 3
+
+
+async def test_revocations_are_bounded_and_none_is_undone(
     identity: IdentityService, clock: SetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("console.identity.service.MAX_REVOKED", 5)
+    ended = []
     for _ in range(20):
-        principal = identity.verify_token(identity.issue(Principal(USER, "admin")))
-        assert principal is not None
-        identity.revoke(principal)
-        clock.advance(600)
-    assert len(identity._revoked) <= 6
+        ended.append(log_in_and_out(identity))
+        clock.advance(1)
+        assert len(identity._revoked) <= 5
+    assert not any(sessions_of(identity, *ended))
+    assert sessions_of(identity, identity.issue(Principal(USER, "admin"))) == [True]
 
 
 async def test_a_principal_without_a_token_has_no_session(identity: IdentityService) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -10,11 +11,12 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.errors import StoreError
 from console.api import build_app, make_runner
 from console.web.live import Fragment, Pulse, Renderings, Streams, event
 from console.web.pages import EVENTS
 from tests.console.api.world import Fleet, World, client, running_world
-from tests.console.web.test_pages import log_in
+from tests.console.web.test_pages import log_in, post
 
 
 @pytest.fixture
@@ -92,7 +94,69 @@ async def test_a_stream_ends_with_its_session(world: World) -> None:
             await reader.until("event: fleet")
             world.clock.advance(1801)
             await world.connect("web-01")
+            await reader.until("event: ended")
             assert await reader.ended()
+
+
+async def test_a_log_out_ends_the_streams_of_its_session_at_once(world: World) -> None:
+    async with client(world) as http, client(world) as other:
+        await log_in(http)
+        await log_in(other)
+        async with http.get(EVENTS) as response, other.get(EVENTS) as another:
+            reader, stays = Reader(response), Reader(another)
+            await reader.until("event: fleet")
+            await stays.until("event: fleet")
+            await post(http, "/logout")
+            # Long before the next sign of life would be due.
+            async with asyncio.timeout(5):
+                assert "Log in again" in await reader.until("event: session")
+                assert await reader.block() == "event: ended\ndata: \n"
+                assert await reader.ended()
+            await world.connect("web-01")
+            await stays.until("web-01")
+
+
+async def test_pages_that_cannot_follow_say_so_and_are_not_live(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_world(tmp_path) as world, client(world) as http:
+        await world.sign_up()
+        await log_in(http)
+        async with http.get(EVENTS) as response:
+            reader = Reader(response)
+            await reader.until("event: fleet")
+
+            async def fail(version: int) -> int:
+                raise RuntimeError("the inside")
+
+            world.fleet.wait_for_change = fail  # type: ignore[method-assign]
+            await world.connect("web-01")
+            assert await reader.ended()
+        assert (await http.get(EVENTS)).status == 503
+        assert (await http.get("/manage/defenders")).status == 200
+    (record,) = (record for record in caplog.records if record.levelno >= logging.ERROR)
+    assert record.levelno == logging.CRITICAL
+    assert "the inside" in caplog.text
+
+
+async def test_a_stream_whose_store_fails_is_broken_off(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with client(world) as http:
+        await log_in(http)
+        async with http.get(EVENTS) as response:
+            reader = Reader(response)
+            await reader.until("event: fleet")
+
+            async def fail(_: object) -> None:
+                raise StoreError("console.db", "the disk is full", "make room")
+
+            world.directory.list = fail  # type: ignore[assignment,method-assign]
+            await world.connect("web-01")
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await reader.ended()
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+    assert "the disk is full" in caplog.text
 
 
 async def test_streams_end_when_the_console_stops(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ async def test_sign_up_is_over_once_there_is_a_user(world: World, http: aiohttp.
         ({"username": "u", "password": "a", "repeated": "b"}, "The two passwords differ"),
         ({"username": "", "password": "a", "repeated": "a"}, "User name is empty"),
         ({"username": "u", "password": "", "repeated": ""}, "Password is empty"),
+        ({"username": "u", "password": "x", "repeated": "x"}, "Password is too short; use at least 8"),
         ({"username": "<b>:", "password": "a", "repeated": "a"}, "colon"),
     ],
 )
@@ -143,6 +144,25 @@ async def test_log_out_ends_the_token_too(world: World, http: aiohttp.ClientSess
     assert (await http.get("/manage/defenders", allow_redirects=False)).status == 303
 
 
+async def test_log_out_ends_what_the_session_was_renewed_from(
+    world: World, http: aiohttp.ClientSession
+) -> None:
+    await world.sign_up()
+    login = await post(http, "/login", username=USER, password=PASSWORD)
+    first = login.cookies[SESSION_COOKIE].value
+    world.clock.advance(16 * 60)
+    second = (await http.get("/manage/defenders")).cookies[SESSION_COOKIE].value
+    assert first != second
+    for token in (first, second):
+        bearer = {"Authorization": f"Bearer {token}"}
+        assert (await http.get("/api/v1/version", headers=bearer)).status == 200
+    await post(http, "/logout")
+    for token in (first, second):
+        bearer = {"Authorization": f"Bearer {token}"}
+        assert (await http.get("/api/v1/version", headers=bearer)).status == 401
+        assert (await http.get("/api/v1/authenticate/renew", headers=bearer)).status == 401
+
+
 @pytest.mark.parametrize("path", ["/login", "/signup", "/logout"])
 async def test_forms_of_others_change_nothing(world: World, http: aiohttp.ClientSession, path: str) -> None:
     if path != "/signup":
@@ -173,6 +193,9 @@ async def test_forms_of_others_change_nothing(world: World, http: aiohttp.Client
         (b"a=" + b"x" * 100_000, "application/x-www-form-urlencoded", 413),
         (b"a=\xff\xfe", "application/x-www-form-urlencoded", 400),
         (b"a=b", "application/x-www-form-urlencoded; charset=utf-99", 400),
+        (b"username=\\ud800", "application/x-www-form-urlencoded; charset=unicode_escape", 400),
+        (b"username=+2AA-", "application/x-www-form-urlencoded; charset=utf-7", 400),
+        (b"a=b", "application/x-www-form-urlencoded; charset=latin-1", 400),
     ],
 )
 async def test_what_is_no_form(http: aiohttp.ClientSession, data: bytes, kind: str, status: int) -> None:
@@ -292,7 +315,7 @@ async def test_parallel_sign_ups_make_one_user(world: World) -> None:
             *(
                 browser.post(
                     "/signup",
-                    data={FORM_FIELD: token, "username": f"u{n}", "password": "p", "repeated": "p"},
+                    data={FORM_FIELD: token, "username": f"u{n}", "password": PASSWORD, "repeated": PASSWORD},
                     allow_redirects=False,
                 )
                 for n, (browser, token) in enumerate(zip(browsers, tokens, strict=True))

@@ -1,3 +1,4 @@
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
@@ -53,3 +54,11 @@ def test_a_browser_keeps_its_text() -> None:
     assert forms.issue(with_form(text)) == (text, token)
     assert forms.issue(with_form("short"))[0] != "short"
     assert len(forms.issue(with_form("x" * 5000))[0]) < 64
+
+
+@pytest.mark.parametrize("text", ["é" * 20, "a b" * 8, "x" * 65, "x" * 15, 'x"' * 10])
+def test_nothing_strange_is_sent_back_to_a_browser(text: str) -> None:
+    issued, token = FormTokens().issue(with_form(text))
+    assert issued != text
+    assert issued.isascii()
+    assert token
