@@ -30,18 +30,27 @@ class Door(Generic[G]):
         name: For log lines: what the port is for.
         clock: Of this host.
         quiet: Kinds of failures that are everyday business here, and no news for an operator.
+        limits: What the listener takes on at a time.
 
     Attributes:
         generation: What the next ClientHello is answered with.
         failures: Connections that did not come to be, by kind.
     """
 
-    def __init__(self, name: str, clock: Clock, *, quiet: frozenset[FailureKind] = frozenset()) -> None:
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        *,
+        quiet: frozenset[FailureKind] = frozenset(),
+        limits: Limits | None = None,
+    ) -> None:
         self.generation: G | None = None
         self.failures: Counter[str] = Counter()
         self._name = name
         self._clock = clock
         self._quiet = quiet
+        self._limits = limits or Limits()
         self._log = FailureLog()
         self._quiet_log = FailureLog()
         self._listener: Listener | None = None
@@ -60,7 +69,7 @@ class Door(Generic[G]):
             sockets=sockets,
             select=self._select,
             protocol_factory=protocol,
-            limits=Limits(),
+            limits=self._limits,
             on_failure=self._failed,
         )
 

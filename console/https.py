@@ -8,7 +8,7 @@ from aiohttp import web
 
 from common.certificates import CertificateSet, Role, server_context
 from common.clock import Clock
-from common.transport import FailureKind, Generation
+from common.transport import FailureKind, Generation, Limits
 from console.api import make_runner
 from console.door import Door
 
@@ -19,6 +19,10 @@ CLOSE_SECONDS: Final = 5.0
 EVERYDAY: Final = frozenset(
     {FailureKind.TIMEOUT, FailureKind.ALERT_UNKNOWN_CA, FailureKind.ALERT_BAD_CERTIFICATE}
 )
+
+# Whoever can reach the port can hold connections open, and each takes a file descriptor that a Defender may
+# need. A page holds one or two.
+LIMITS: Final = Limits(max_connections=1000, max_per_address=250)
 
 
 class HTTPSServer:
@@ -31,7 +35,7 @@ class HTTPSServer:
 
     def __init__(self, app: web.Application, clock: Clock) -> None:
         self._runner = make_runner(app)
-        self._door: Door[Generation] = Door("HTTPS", clock, quiet=EVERYDAY)
+        self._door: Door[Generation] = Door("HTTPS", clock, quiet=EVERYDAY, limits=LIMITS)
 
     @property
     def port(self) -> int:

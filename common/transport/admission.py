@@ -37,6 +37,10 @@ class Limits:
         handshake_timeout: From the ClientHello's turn to the end of the handshake.
         linger_timeout: How long a closed connection is drained, so that our last words reach the peer.
         shutdown_timeout: From close() until what is queued must have been taken by the peer.
+        write_stall: How long the peer of an established connection may take nothing of what is queued.
+        max_connections: Established connections; beyond, the newest is refused, so that those of one port
+            cannot take the file descriptors of another. None: as many as there are file descriptors.
+        max_per_address: Likewise, of one address (counted as for `per_address`).
         sweep: How often deadlines are looked at.
     """
 
@@ -49,6 +53,9 @@ class Limits:
     handshake_timeout: float = 10.0
     linger_timeout: float = 2.0
     shutdown_timeout: float = 30.0
+    write_stall: float = 60.0
+    max_connections: int | None = None
+    max_per_address: int | None = None
     sweep: float = 0.25
 
 

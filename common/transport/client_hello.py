@@ -19,6 +19,11 @@ MAX_MESSAGE: Final = 2**14
 """Octets of a ClientHello that we wait for; one with post-quantum key shares has about 2,000."""
 MAX_RECORDS: Final = 8
 """Records that a ClientHello may come in: each one more is a wake-up that the peer can ask of us."""
+MAX_NAMES: Final = 16
+MAX_NAMES_OCTETS: Final = 512
+"""Application protocols that are kept of a ClientHello; a browser offers two, a Defender one."""
+MAX_VERSIONS: Final = 16
+_MAX_SERVER_NAME: Final = 255
 MAX_PEEK: Final = 4 + MAX_MESSAGE + MAX_RECORDS * RECORD_HEADER
 
 _HANDSHAKE: Final = 22
@@ -44,10 +49,13 @@ class ClientHello:
     """What a client asks for.
 
     Attributes:
-        server_name: The host name of its SNI (RFC 6066 §3), lower case; None without one.
+        server_name: The host name of its SNI (RFC 6066 §3), lower case; None without one. Cut after 255
+            octets, which OpenSSL refuses anyway.
         alpn: Its application protocols in its order (RFC 7301 §3.1); octets that are no ASCII as Latin-1.
+            Only the first MAX_NAMES, and of those the first that have MAX_NAMES_OCTETS together: a hostile
+            ClientHello holds 5,000, which would be 380 KB of Python objects for as long as it is kept.
         versions: The TLS versions it offers in its order (RFC 8446 §4.2.1), without GREASE; 0x0304 is TLS
-            1.3.
+            1.3. Only the first MAX_VERSIONS.
     """
 
     server_name: str | None = None
@@ -273,15 +281,20 @@ def _parse_server_name(content: _Cursor) -> str | None:
     while names:
         kind, name = names.number(1), names.vector(2).rest()
         if kind == 0:
-            return name.decode("latin-1").lower()
+            return name[:_MAX_SERVER_NAME].decode("latin-1").lower()
     return None
 
 
 def _parse_alpn(content: _Cursor) -> tuple[str, ...]:
     names = content.vector(2)
-    found = []
-    while names:
-        found.append(names.vector(1).rest().decode("latin-1"))
+    found: list[str] = []
+    room = MAX_NAMES_OCTETS
+    while names and len(found) < MAX_NAMES:
+        name = names.vector(1).rest()
+        room -= len(name)
+        if room < 0:
+            break
+        found.append(name.decode("latin-1"))
     return tuple(found)
 
 
@@ -291,4 +304,4 @@ def _parse_versions(content: _Cursor) -> tuple[int, ...]:
     while versions:
         found.append(versions.number(2))
     # GREASE (RFC 8701 §2) is noise by design: it would make equal clients look different.
-    return tuple(version for version in found if version & 0x0F0F != 0x0A0A)
+    return tuple([version for version in found if version & 0x0F0F != 0x0A0A][:MAX_VERSIONS])

@@ -24,6 +24,7 @@ async def connect(
     protocol_factory: Callable[[], ProtocolT],
     timeout: float = 10.0,  # noqa: ASYNC109 - it becomes a kind of failure, not a TimeoutError
     shutdown_timeout: float = 10.0,
+    write_stall: float = 60.0,
 ) -> tuple[TLSTransport, ProtocolT]:
     """Connect and shake hands.
 
@@ -38,6 +39,7 @@ async def connect(
         protocol_factory: Called once the handshake is done.
         timeout: Seconds for all of it.
         shutdown_timeout: Seconds from the transport's close() until what is queued must be written.
+        write_stall: Seconds that the server may take nothing of what is queued; then it is lost.
 
     Raises:
         ConnectionFailed: with the kind of failure, and whom we tried.
@@ -55,7 +57,9 @@ async def connect(
         tls.close()
         raise
     loop = asyncio.get_running_loop()
-    transport = TLSTransport(loop, tls, protocol, peer=peer, shutdown_timeout=shutdown_timeout)
+    transport = TLSTransport(
+        *(loop, tls, protocol), peer=peer, shutdown_timeout=shutdown_timeout, write_stall=write_stall
+    )
     transport.start()
     return transport, protocol
 

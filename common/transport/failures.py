@@ -43,6 +43,7 @@ class FailureKind(StrEnum):
     TIMEOUT = "timeout"
     RESET = "connection reset"
     EVICTED = "evicted"
+    TOO_MANY = "too many connections"
     OTHER = "other"
 
     @property
@@ -191,6 +192,12 @@ def describe(exc: BaseException | None) -> str:  # noqa: PLR0911 - a table by ty
         case OSError() if exc.strerror:
             return exc.strerror
     return str(exc) or type(exc).__name__
+
+
+def bare(exc: OSError) -> OSError:
+    """Without its frames: whoever keeps it would keep the connection."""
+    exc.__traceback__ = exc.__context__ = None
+    return exc
 
 
 def _words(reason: str) -> str:

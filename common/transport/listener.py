@@ -29,8 +29,10 @@ from common.transport.client_hello import (
     Spoken,
     parse_client_hello,
 )
+from common.transport.crowd import Crowd
 from common.transport.failures import FailureKind, HandshakeFailure, classify, describe
 from common.transport.generation import Generation
+from common.transport.pending import LAST_WORDS, Pending, mutual_fault
 from common.transport.sockets import (
     address_group,
     bind,
@@ -42,17 +44,10 @@ from common.transport.sockets import (
     watch_reader,
     watch_writer,
 )
-from common.transport.tls import LINGER_OCTETS, TLSTransport
+from common.transport.tls import TLSTransport
+from common.transport.tls_parts import LINGER_OCTETS
 
 _KNOWN_HELLOS: Final = 256
-
-_HTTP_BODY: Final = b"This port speaks TLS: use https:// or wss://.\n"
-_HTTP_ANSWER: Final = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%b" % (len(_HTTP_BODY), _HTTP_BODY)
-)
-_DECODE_ERROR: Final = bytes([21, 3, 3, 0, 2, 2, 50])
-"""A fatal decode_error alert in the clear (RFC 8446 §6.2): what OpenSSL would have said."""
 
 Select = Callable[[ClientHello], Generation]
 
@@ -78,28 +73,6 @@ class ListenerStats:
     connections: int
 
 
-class _Pending:
-    """A connection on its way to a transport."""
-
-    __slots__ = (
-        *("drained", "generation", "hello", "needed", "parked", "peeked", "peer", "refused", "sock", "tls"),
-        "watched",
-    )
-
-    def __init__(self, sock: socket.socket, peer: Any) -> None:
-        self.sock = sock
-        self.peer = peer
-        self.tls: ssl.SSLSocket | None = None
-        self.hello: ClientHello | None = None
-        self.generation: Generation | None = None
-        self.needed = 0
-        self.peeked = 0
-        self.parked = False
-        self.refused = False
-        self.watched = False
-        self.drained = 0
-
-
 class Listener:
     """Accepts TLS connections on one address; made by `start`."""
 
@@ -122,7 +95,8 @@ class Listener:
         self._limits = limits
         self._on_failure = on_failure
         self._admission = Admission(limits)
-        self._pending: dict[int, _Pending] = {}
+        self._crowd = Crowd(limits)
+        self._pending: dict[int, Pending] = {}
         self._connections: set[TLSTransport] = set()
         self._hellos: dict[ClientHello, ClientHello] = {}
         self._accepted = 0
@@ -224,6 +198,7 @@ class Listener:
     def connection_ended(self, transport: TLSTransport) -> None:
         """Called by a transport of ours (`tls.Owner`)."""
         self._connections.discard(transport)
+        self._crowd.leave(transport.get_extra_info("peername"))
         self._check_ended()
 
     def _check_ended(self) -> None:
@@ -234,11 +209,15 @@ class Listener:
 
     def _arrived(self, sock: socket.socket, peer: Any) -> None:
         self._accepted += 1
+        if objection := self._crowd.objection(peer):
+            sock.close()
+            self._report(Pending(sock, peer), FailureKind.TOO_MANY, objection)
+            return
         key = sock.fileno()
         victim = self._admission.arrive(key, address_group(peer), self._loop.time())
         if victim is not None:
             self._evict(victim)
-        self._pending[key] = _Pending(sock, peer)
+        self._pending[key] = Pending(sock, peer)
         # A header of the PROXY protocol v2 would be read here, before the peek, and only from named peers;
         # its address then is the one that `arrive` counts.
         self._peek(key)
@@ -279,7 +258,7 @@ class Listener:
             case hello:
                 self._hello_complete(key, pending, hello)
 
-    def _await(self, key: int, pending: _Pending, peeked: int, needed: int) -> None:
+    def _await(self, key: int, pending: Pending, peeked: int, needed: int) -> None:
         if has_ended(pending.sock):
             self._fail(key, FailureKind.RESET, "closed within its ClientHello")
             return
@@ -292,11 +271,11 @@ class Listener:
         wake_at(pending.sock, needed)
         self._peek_later(key, pending)
 
-    def _peek_later(self, key: int, pending: _Pending) -> None:
+    def _peek_later(self, key: int, pending: Pending) -> None:
         pending.watched = True
         watch_reader(self._loop, key, self._peek, key)
 
-    def _hello_complete(self, key: int, pending: _Pending, hello: ClientHello) -> None:
+    def _hello_complete(self, key: int, pending: Pending, hello: ClientHello) -> None:
         if pending.watched:  # as a rule all of it is there at the first look
             self._loop.remove_reader(key)
         if pending.needed:
@@ -313,10 +292,9 @@ class Listener:
 
     def _answer(self, key: int, spoken: Spoken, reason: str) -> None:
         pending = self._pending[key]
-        answer = {Spoken.HTTP: _HTTP_ANSWER, Spoken.BAD_TLS: _DECODE_ERROR}.get(spoken)
         kind = FailureKind.OTHER if spoken is Spoken.BAD_TLS else FailureKind.NOT_TLS
         with contextlib.suppress(OSError):  # gone already; draining finds out
-            pending.sock.send(answer or b"")
+            pending.sock.send(LAST_WORDS.get(spoken, b""))
         self._refuse(key, kind, reason)
 
     # Handshakes
@@ -372,7 +350,7 @@ class Listener:
         self._loop.remove_writer(key)
         self._readable(key)
 
-    def _begin(self, pending: _Pending) -> ssl.SSLSocket:
+    def _begin(self, pending: Pending) -> ssl.SSLSocket:
         if has_ended(pending.sock):
             # It gave up while it waited for its turn: the half millisecond goes to somebody else.
             raise ConnectionResetError(errno.ECONNRESET, "closed while waiting for its handshake")
@@ -391,11 +369,15 @@ class Listener:
             # OpenSSL has written its alert. FIN after it, then drain, or a reset would overtake it.
             self._refuse(key, kind, describe(exc))
 
-    def _handshake_done(self, key: int, pending: _Pending, tls: ssl.SSLSocket) -> None:
+    def _handshake_done(self, key: int, pending: Pending, tls: ssl.SSLSocket) -> None:
         generation = pending.generation
         assert generation is not None
-        if generation.mutual and (fault := _mutual_fault(tls)):
+        if generation.mutual and (fault := mutual_fault(tls)):
             self._refuse(key, *fault)
+            return
+        if objection := self._crowd.objection(pending.peer):
+            # More of them were on their way than there was room for.
+            self._refuse(key, FailureKind.TOO_MANY, objection)
             return
         self._admission.leave(key)
         del self._pending[key]
@@ -415,7 +397,9 @@ class Listener:
             owner=self,
             shutdown_timeout=self._limits.shutdown_timeout,
             linger_timeout=self._limits.linger_timeout,
+            write_stall=self._limits.write_stall,
         )
+        self._crowd.join(pending.peer)
         self._connections.add(transport)
         transport.start()
 
@@ -444,11 +428,11 @@ class Listener:
         if count is None or pending.drained > LINGER_OCTETS:
             self._leave(key)
 
-    def _leave(self, key: int) -> _Pending:
+    def _leave(self, key: int) -> Pending:
         self._admission.leave(key)
         return self._close(key)
 
-    def _close(self, key: int) -> _Pending:
+    def _close(self, key: int) -> Pending:
         pending = self._pending.pop(key)
         self._loop.remove_reader(key)
         self._loop.remove_writer(key)
@@ -456,7 +440,7 @@ class Listener:
         self._acceptor.resume()
         return pending
 
-    def _report(self, pending: _Pending, kind: FailureKind, detail: str) -> None:
+    def _report(self, pending: Pending, kind: FailureKind, detail: str) -> None:
         self._failures[kind] += 1
         if self._on_failure is not None:
             name = pending.generation.name if pending.generation else None
@@ -483,11 +467,3 @@ class Listener:
             self._peek(key)
         self._acceptor.resume()  # what was work a moment ago may wait now
         self._arm_sweep()
-
-
-def _mutual_fault(tls: ssl.SSLSocket) -> tuple[FailureKind, str] | None:
-    if tls.session_reused:
-        return FailureKind.RESUMED, "a resumed session skips the check of the certificate"
-    if tls.getpeercert(binary_form=True) is None:
-        return FailureKind.NO_CERTIFICATE, "the peer showed no certificate"
-    return None

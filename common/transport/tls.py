@@ -23,46 +23,38 @@ socket.
 """
 
 import asyncio
+import errno
 import ssl
 from collections.abc import Callable, Iterable
-from enum import IntEnum
 from socket import SHUT_WR
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from common.transport.client_hello import ClientHello
-from common.transport.failures import classify
+from common.transport.failures import bare, classify
 from common.transport.generation import Generation
-from common.transport.sockets import discard, is_edge_triggered, watch_reader, watch_writer
+from common.transport.sockets import (
+    discard,
+    has_ended,
+    is_edge_triggered,
+    octets_waiting,
+    watch_reader,
+    watch_writer,
+)
 from common.transport.tls_facts import socket_fact
+from common.transport.tls_parts import (
+    HIGH_WATER,
+    LINGER_OCTETS,
+    LOW_WATER,
+    MAX_DATALESS,
+    READS_PER_TURN,
+    WRITES_PER_TURN,
+    Owner,
+    State,
+    buffer_of,
+)
 from common.transport.write_queue import RECORD, WriteQueue
 
-READS_PER_TURN: Final = 4
-WRITES_PER_TURN: Final = 16
-"""Records that one connection may read and write in a turn of the loop, so that it cannot starve others."""
-HIGH_WATER: Final = 65536
-LOW_WATER: Final = 16384
-LINGER_OCTETS: Final = 4 * 2**20
-"""What a peer may still send to a connection that we have closed before we stop listening."""
-
-
 _OWN_FACTS: Final = {"peername": "_peer", "generation": "_generation", "client_hello": "_hello"}
-
-
-class Owner(Protocol):
-    """Who keeps count of connections: a listener."""
-
-    def connection_ended(self, transport: "TLSTransport") -> None:
-        """The transport is closed."""
-        ...
-
-
-class _State(IntEnum):
-    OPEN = 0
-    FLUSHING = 1
-    """close() was called: what is queued, then close_notify."""
-    LINGERING = 2
-    """close_notify and FIN are sent; the peer's are due. TLS is over, the socket is a plain one."""
-    CLOSED = 3
 
 
 class TLSTransport(asyncio.Transport):
@@ -80,12 +72,14 @@ class TLSTransport(asyncio.Transport):
         owner: Told when it has ended.
         shutdown_timeout: Seconds from `close()` until what is queued must be written.
         linger_timeout: Seconds to drain after that.
+        write_stall: Seconds that the peer may take nothing of what is queued; then it is lost.
     """
 
     __slots__ = (
-        *("_drained", "_edge_triggered", "_fd", "_generation", "_hello", "_high", "_linger_timeout", "_loop"),
-        *("_low", "_owner", "_paused", "_peer", "_peer_ended", "_protocol", "_queue", "_read_wants_write"),
-        *("_shutdown_timeout", "_sock", "_state", "_timer", "_write_paused", "_write_wants_read", "_writer"),
+        *("_dataless", "_drained", "_edge_triggered", "_fd", "_generation", "_hello", "_high"),
+        *("_linger_timeout", "_loop", "_low", "_owner", "_paused", "_peer", "_peer_ended", "_protocol"),
+        *("_queue", "_read_wants_write", "_shutdown_timeout", "_sock", "_state", "_timer", "_write_paused"),
+        *("_write_stall", "_write_wants_read", "_writer", "_wrote_at"),
         "__weakref__",
     )
 
@@ -108,8 +102,9 @@ class TLSTransport(asyncio.Transport):
         owner: Owner | None = None,
         shutdown_timeout: float = 30.0,
         linger_timeout: float = 2.0,
+        write_stall: float = 60.0,
     ) -> None:
-        # BaseTransport's dictionary of extra information is not made: it is computed when it is asked for.
+        # BaseTransport's dictionary of extra information is not made.
         self._loop = loop
         self._sock = sock
         self._fd = sock.fileno()
@@ -122,7 +117,10 @@ class TLSTransport(asyncio.Transport):
         self._owner = owner
         self._shutdown_timeout = shutdown_timeout
         self._linger_timeout = linger_timeout
-        self._state = _State.OPEN
+        self._write_stall = write_stall
+        self._wrote_at = 0.0
+        self._dataless = 0
+        self._state = State.OPEN
         self._queue: WriteQueue | None = None
         self._drained = 0
         self._high = HIGH_WATER
@@ -140,7 +138,7 @@ class TLSTransport(asyncio.Transport):
     def start(self) -> None:
         """Tell the protocol of its connection and begin to read; called once, by the maker."""
         self._guarded(self._protocol.connection_made, self)
-        if self._state is _State.OPEN and not self._paused:
+        if self._state is State.OPEN and not self._paused:
             watch_reader(self._loop, self._fd, self._read_ready)
 
     def __repr__(self) -> str:
@@ -163,18 +161,17 @@ class TLSTransport(asyncio.Transport):
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """The protocol that gets the data."""
-        protocol: asyncio.BaseProtocol = self._protocol
-        return protocol
+        return self._protocol  # type: ignore[no-any-return]
 
     def is_closing(self) -> bool:
         """Whether close() or abort() was called, or the connection is lost."""
-        return self._state is not _State.OPEN
+        return self._state is not State.OPEN
 
     # Reading
 
     def is_reading(self) -> bool:
         """Whether data may be received."""
-        return not self._paused and self._state is _State.OPEN
+        return not self._paused and self._state is State.OPEN
 
     def pause_reading(self) -> None:
         """Deliver nothing until `resume_reading`; idempotent."""
@@ -186,7 +183,7 @@ class TLSTransport(asyncio.Transport):
 
     def resume_reading(self) -> None:
         """Deliver again; idempotent."""
-        if self._state is not _State.OPEN or not self._paused:
+        if self._state is not State.OPEN or not self._paused:
             return
         self._paused = False
         watch_reader(self._loop, self._fd, self._read_ready)
@@ -201,20 +198,24 @@ class TLSTransport(asyncio.Transport):
         for _ in range(READS_PER_TURN):
             if not self.is_reading():
                 # Registered for the sake of a write only; or paused a moment ago.
-                if self._state <= _State.FLUSHING and not self._write_wants_read:
+                if self._state <= State.FLUSHING and not self._write_wants_read:
                     self._loop.remove_reader(self._fd)
                 return
             if not self._read_record():
                 return
-        if self.is_reading() and (self._edge_triggered or self._sock.pending()):
+        if self.is_reading() and (self._sock.pending() or self._is_last_call()):
             self._loop.call_soon(self._read_ready)
+
+    def _is_last_call(self) -> bool:
+        """Whether the loop may not report again what is not read now; see `is_edge_triggered`."""
+        return self._edge_triggered and has_ended(self._sock)
 
     def _read_record(self) -> bool:
         """Read and deliver once; whether there may be more at once."""
         protocol = self._protocol
         buffer: Any = None
         if isinstance(protocol, asyncio.BufferedProtocol):
-            buffer = self._guarded(_buffer_of, protocol)
+            buffer = self._guarded(buffer_of, protocol)
         try:
             if buffer is None:
                 # A whole record's worth leaves nothing decrypted inside OpenSSL.
@@ -224,27 +225,47 @@ class TLSTransport(asyncio.Transport):
                 data = b""
                 count = self._sock.read(len(buffer), buffer)  # type: ignore[assignment]
         except ssl.SSLWantReadError:
-            return False
+            return self._nothing_read()
         except ssl.SSLWantWriteError:
-            # A KeyUpdate is to be answered (RFC 8446 §4.6.3) and the kernel's buffer is full.
+            # A KeyUpdate is to be answered (RFC 8446 §4.6.3) and the kernel's buffer is full. What else has
+            # come would be reported without end.
             self._read_wants_write = True
+            if not self._write_wants_read:
+                self._loop.remove_reader(self._fd)
             self._want_writer()
             return False
         except OSError as exc:
-            self._lose(_bare(exc))
+            self._lose(bare(exc))
             return False
         if not count:
             self._end_received()
             return False
+        self._dataless = 0
         if buffer is None:
             self._guarded(protocol.data_received, data)
         else:
             self._guarded(protocol.buffer_updated, count)
         # After a short read the kernel has nothing more, as a rule: asking would cost a call and an
         # exception.
-        return self._state is _State.OPEN and (
-            count == RECORD or self._edge_triggered or self._sock.pending() > 0
+        return self._state is State.OPEN and (
+            count == RECORD or self._sock.pending() > 0 or self._is_last_call()
         )
+
+    def _nothing_read(self) -> bool:
+        """After a read without data; whether to read on.
+
+        There was nothing, or a part of a record, or a record without data, after which a context without
+        SSL_MODE_AUTO_RETRY ends the read (docs/decisions/0008). OpenSSL takes all that is there of a record,
+        so octets that wait tell that it was the last of these.
+        """
+        if not octets_waiting(self._fd):
+            return self._is_last_call()
+        self._dataless += 1
+        if self._dataless <= MAX_DATALESS:
+            return True
+        reason = f"more than {MAX_DATALESS} TLS records without data in a row"
+        self._lose(ConnectionAbortedError(errno.ECONNABORTED, reason))
+        return False
 
     def _end_received(self) -> None:
         self._peer_ended = True
@@ -295,11 +316,11 @@ class TLSTransport(asyncio.Transport):
         view = memoryview(data)
         if not view.contiguous:
             data = bytes(data)
-        if self._state is not _State.OPEN or not view.nbytes:
+        if self._state is not State.OPEN or not view.nbytes:
             return
         # The usual case is one record into an empty queue: nothing is kept of it.
         sent = self._send(data) if self._queue is None and view.nbytes <= RECORD else 0
-        if sent == view.nbytes or self._state is not _State.OPEN:
+        if sent == view.nbytes or self._state is not State.OPEN:
             return
         if self._queue is None:
             self._queue = WriteQueue()
@@ -323,7 +344,7 @@ class TLSTransport(asyncio.Transport):
             self._write_wants_read = True
             watch_reader(self._loop, self._fd, self._read_ready)
         except OSError as exc:
-            self._lose(_bare(self._cause(exc)))
+            self._lose(bare(self._cause(exc)))
         return 0
 
     def _cause(self, exc: OSError) -> OSError:
@@ -346,6 +367,7 @@ class TLSTransport(asyncio.Transport):
             if not sent:
                 return
             self._queue.consume(sent)
+            self._wrote_at = self._loop.time()
             if not self._queue.size:
                 self._queue = None  # an idle connection keeps no queue
         if self._queue is not None:
@@ -355,6 +377,20 @@ class TLSTransport(asyncio.Transport):
         if not self._writer:
             self._writer = True
             watch_writer(self._loop, self._fd, self._write_ready)
+            self._wrote_at = self._loop.time()
+            if self._timer is None:
+                # Not cancelled when the queue is empty: whoever is slow once is so again, as a rule.
+                self._timer = self._loop.call_later(self._write_stall, self._check_stall)
+
+    def _check_stall(self) -> None:
+        self._timer = None
+        if not self._writer:
+            return
+        left = self._wrote_at + self._write_stall - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._check_stall)
+        else:
+            self._lose(TimeoutError(f"the peer took nothing for {self._write_stall:g} s"))
 
     def _drop_writer(self) -> None:
         if self._writer:
@@ -368,23 +404,17 @@ class TLSTransport(asyncio.Transport):
             self._drop_writer()
         if self._read_wants_write:
             self._read_wants_write = False
+            if self.is_reading():
+                watch_reader(self._loop, self._fd, self._read_ready)
             self._loop.call_soon(self._read_ready)
-        if (
-            self._write_paused
-            and self.get_write_buffer_size() <= self._low
-            and self._state < _State.LINGERING
-        ):
+        if self._write_paused and self.get_write_buffer_size() <= self._low and self._state < State.LINGERING:
             self._write_paused = False
             self._guarded(self._protocol.resume_writing)
-        if self._state is _State.FLUSHING and self._queue is None:
+        if self._state is State.FLUSHING and self._queue is None:
             self._shut_down()
 
     def _pause_writer(self) -> None:
-        if (
-            self.get_write_buffer_size() > self._high
-            and not self._write_paused
-            and self._state is _State.OPEN
-        ):
+        if self.get_write_buffer_size() > self._high and not self._write_paused and self._state is State.OPEN:
             self._write_paused = True
             self._guarded(self._protocol.pause_writing)
 
@@ -392,14 +422,15 @@ class TLSTransport(asyncio.Transport):
 
     def close(self) -> None:
         """Flush, say close_notify, drain, close; bounded by the shutdown and linger timeouts. Idempotent."""
-        if self._state is not _State.OPEN:
+        if self._state is not State.OPEN:
             return
-        self._state = _State.FLUSHING
+        self._state = State.FLUSHING
         if self._queue is None:
             self._shut_down()  # as a rule it succeeds: no timer and no other reader in between
-        if self._state is _State.FLUSHING:
+        if self._state is State.FLUSHING:
             if not self._write_wants_read:
                 self._loop.remove_reader(self._fd)
+            self._cancel_timer()
             self._timer = self._loop.call_later(self._shutdown_timeout, self._flush_expired)
 
     def abort(self) -> None:
@@ -430,7 +461,7 @@ class TLSTransport(asyncio.Transport):
             self._linger()
 
     def _linger(self) -> None:
-        self._state = _State.LINGERING
+        self._state = State.LINGERING
         self._cancel_timer()
         self._timer = self._loop.call_later(self._linger_timeout, self._lose, None)
         watch_reader(self._loop, self._fd, self._drain)
@@ -447,9 +478,9 @@ class TLSTransport(asyncio.Transport):
             self._timer = None
 
     def _lose(self, exc: Exception | None) -> None:
-        if self._state is _State.CLOSED:
+        if self._state is State.CLOSED:
             return
-        self._state = _State.CLOSED
+        self._state = State.CLOSED
         self._cancel_timer()
         self._drop_writer()
         self._loop.remove_reader(self._fd)
@@ -467,16 +498,3 @@ class TLSTransport(asyncio.Transport):
             if self._owner is not None:
                 self._owner.connection_ended(self)
                 self._owner = None
-
-
-def _buffer_of(protocol: asyncio.BufferedProtocol) -> memoryview:
-    view = memoryview(protocol.get_buffer(-1)).cast("B")
-    if not view:
-        raise RuntimeError("get_buffer() returned an empty buffer")
-    return view
-
-
-def _bare(exc: OSError) -> OSError:
-    """Without its frames: whoever keeps it would keep the connection."""
-    exc.__traceback__ = exc.__context__ = None
-    return exc

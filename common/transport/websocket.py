@@ -7,13 +7,11 @@ for all its connections.
 
 Bounds: the upgrade's octets and its time; a message's size (1009); what the owner queues for a peer that
 does not read (`max_buffered`: the connection is aborted, since a close frame would wait behind it; reported
-as 1013); the closing handshake's time.
+as 1013), pongs included; frames that carry next to nothing (1008); the closing handshake's time.
 """
 
 import asyncio
-import ssl
-import uuid
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Protocol, cast
@@ -22,8 +20,19 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import Protocol as WSProtocol
 from websockets.protocol import State
-from websockets.streams import StreamReader
 from websockets.typing import Subprotocol
+
+from common.transport.endings import PeerTooSlow, clip, outcome
+from common.transport.idle_frames import (
+    FRAMES_PER_READ,
+    PIECE,
+    TOO_MANY_FRAMES,
+    TooManyFrames,
+    is_idle,
+    is_too_busy,
+    spend,
+)
+from common.transport.resting import NO_ID, RESTING, rest, wake
 
 MAX_MESSAGE: Final = 2**20
 MAX_BUFFERED: Final = 4 * 2**20
@@ -31,20 +40,6 @@ MAX_HEAD: Final = 16384
 """Octets of a request or a response before the connection is open."""
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
-_MAX_REASON: Final = 123
-"""Octets of a close frame's reason (RFC 6455 §5.5, §5.5.1)."""
-
-_AT_EOF: Final = StreamReader.at_eof.__code__
-
-
-def _resting() -> Generator[None, None, None]:
-    yield
-
-
-_RESTING: Final = _resting()
-_RESTING.close()  # whoever steps it is told so, by StopIteration
-_NO_ID: Final = uuid.UUID(int=0)
-"""For all of them: websockets gives each one of its own, for logs that we do not write."""
 
 
 class Phase(Enum):
@@ -103,10 +98,6 @@ class UpgradeRefused(Exception):  # noqa: N818 - a name of the product's vocabul
         return f"HTTP {self.status} {self.reason}{wait}" if self.status else self.reason
 
 
-class PeerTooSlow(Exception):  # noqa: N818 - says what is the matter
-    """The peer did not read what was queued for it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """What all connections of a factory have in common."""
@@ -128,7 +119,17 @@ class WebSocketConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        *("_backlog", "_batching", "_failure", "_fragments", "_head", "_options", "_paused", "_phase"),
+        *(
+            "_backlog",
+            "_batching",
+            "_busy_until",
+            "_failure",
+            "_fragments",
+            "_head",
+            "_options",
+            "_paused",
+            "_phase",
+        ),
         *("_protocol", "_tail", "_text", "_timer", "handler", "transport", "writable"),
     )
     transport: asyncio.Transport
@@ -143,6 +144,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._head = 0
         self._tail = b""
         self._timer: asyncio.TimerHandle | None = None
+        # When the idle frames so far will be forgotten.
+        self._busy_until = 0.0
         self._fragments: list[bytes] | None = None
         self._text = False
         self._batching = False
@@ -182,10 +185,7 @@ class WebSocketConnection(asyncio.Protocol):
             return False
         octets = data.encode() if isinstance(data, str) else data
         if self.buffered + len(octets) > self._options.max_buffered:
-            self._failure = PeerTooSlow(
-                f"more than {self._options.max_buffered} octets are not read by the peer"
-            )
-            self.transport.abort()
+            self._too_slow()
             return False
         if binary:
             protocol.send_binary(octets)
@@ -200,7 +200,7 @@ class WebSocketConnection(asyncio.Protocol):
         if self._protocol is None:
             return
         if self._protocol.state is State.OPEN:
-            self._protocol.send_close(code, _clip(reason))
+            self._protocol.send_close(code, clip(reason))
             if not self._batching:
                 self._flush()
         elif self._protocol.state is State.CONNECTING:
@@ -244,20 +244,49 @@ class WebSocketConnection(asyncio.Protocol):
         try:
             if self._phase is not Phase.OPEN:
                 data = self._receive_head(data)
-            if data and self._protocol is not None:
-                _wake(self._protocol)
-                self._protocol.receive_data(data)
-                self._deliver(cast("list[Frame]", self._protocol.events_received()))
+            if len(data) <= PIECE:
+                self._receive_frames(data)
+            else:
+                self._receive_pieces(data)
         finally:
             self._batching = False
             self._flush()
             if self._phase is Phase.OPEN:
-                _rest(protocol)
+                rest(protocol)
+
+    def _receive_pieces(self, data: bytes) -> None:
+        pieces = (data[start : start + PIECE] for start in range(0, len(data), PIECE))
+        frames = sum(map(self._receive_frames, pieces))
+        if frames > FRAMES_PER_READ and not self._paused and self._protocol is not None:
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        if self._protocol is not None and not self._paused and self._backlog is None:
+            self.transport.resume_reading()
+
+    def _receive_frames(self, data: bytes) -> int:
+        """Parse and deliver; the number of frames."""
+        protocol = self._protocol
+        if not data or protocol is None or self._failure is not None:
+            return 0
+        wake(protocol)
+        protocol.receive_data(data)
+        frames = cast("list[Frame]", protocol.events_received())
+        idle = sum(map(is_idle, frames))
+        if idle:
+            now = asyncio.get_running_loop().time()
+            self._busy_until = spend(idle, self._busy_until, now)
+            if is_too_busy(self._busy_until, now):
+                self._fail(CloseCode.POLICY_VIOLATION, TOO_MANY_FRAMES, TooManyFrames(TOO_MANY_FRAMES))
+                frames = []
+        self._deliver(frames)
+        return len(frames)
 
     def eof_received(self) -> None:
         """The peer's close_notify; the transport closes after it."""
         if self._protocol is not None:
-            _wake(self._protocol)
+            wake(self._protocol)
             self._protocol.receive_eof()
             if self._phase is not Phase.OPEN:
                 self._head_events()
@@ -278,13 +307,13 @@ class WebSocketConnection(asyncio.Protocol):
         protocol, self._protocol = self._protocol, None
         assert protocol is not None
         self._set_timer(0, None)
-        _wake(protocol)
+        wake(protocol)
         protocol.receive_eof()
         while self._backlog:  # whoever pauses has no later any more
             self._paused = False
             self._deliver_backlog()
         handler, self.handler = self.handler, None
-        code, reason = _outcome(protocol, self._failure or exc)
+        code, reason = outcome(protocol, self._failure or exc)
         fault = self._failure or exc or (None if protocol.close_rcvd else protocol.parser_exc)
         protocol.parser.close()  # its frame and the protocol hold each other
         self._failure = None
@@ -349,8 +378,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._set_timer(0, None)
         # The parser that read the head keeps it in its frame; this one begins where frames begin.
         protocol.parser.close()
-        protocol.parser = _RESTING
-        protocol.id = _NO_ID
+        protocol.parser = RESTING
+        protocol.id = NO_ID
         self._phase = Phase.OPEN
         self._tail = b""
         self.handler.on_open(self)
@@ -364,7 +393,7 @@ class WebSocketConnection(asyncio.Protocol):
     def _deliver(self, frames: Sequence[Frame]) -> None:
         for index, frame in enumerate(frames):
             if self._paused:
-                self._backlog = list(frames[index:])
+                self._backlog = [*(self._backlog or ()), *frames[index:]]
                 return
             self._frame(frame)
             if self._failure is not None:
@@ -420,6 +449,9 @@ class WebSocketConnection(asyncio.Protocol):
         writes = protocol.data_to_send()
         if writes:
             data = writes[0] if len(writes) == 1 else b"".join(writes)
+            if len(data) + (0 if self.writable else self.buffered) > self._options.max_buffered:
+                self._too_slow()
+                return
             if data:
                 self.transport.write(data)
             if not writes[-1]:  # SEND_EOF: our part is over
@@ -428,6 +460,10 @@ class WebSocketConnection(asyncio.Protocol):
                 return
         if self._timer is None and protocol.close_expected():
             self._set_timer(self._options.close_timeout, self._close_expired)
+
+    def _too_slow(self) -> None:
+        self._failure = PeerTooSlow(f"more than {self._options.max_buffered} octets are not read by the peer")
+        self.transport.abort()
 
     def _close_expired(self) -> None:
         self._failure = TimeoutError(
@@ -439,46 +475,3 @@ class WebSocketConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(delay, callback) if callback else None
-
-
-def _rest(protocol: WSProtocol) -> None:
-    """Do without the parser between two frames: it has no state there, and it and its last frame are 0.6 KiB.
-
-    It is between two frames where it asks whether the stream has ended, and nothing has come since.
-    """
-    waiting = getattr(protocol.parser, "gi_yieldfrom", None)
-    if getattr(waiting, "gi_code", None) is _AT_EOF and protocol.state is State.OPEN:
-        protocol.parser.close()
-        protocol.parser = _RESTING
-
-
-def _wake(protocol: WSProtocol) -> None:
-    """Have a parser again, before octets or the end of the stream come; a new one begins with a frame."""
-    if protocol.parser is _RESTING:
-        protocol.parser = WSProtocol.parse(protocol)
-        next(protocol.parser)
-
-
-def _clip(reason: str) -> str:
-    return reason.encode()[:_MAX_REASON].decode(errors="ignore")
-
-
-def _outcome(protocol: WSProtocol, exc: Exception | None) -> tuple[int, str]:
-    """The code and the reason that tell how it ended."""
-    if isinstance(exc, PeerTooSlow):
-        return CloseCode.TRY_AGAIN_LATER, str(exc)
-    sent, received = protocol.close_sent, protocol.close_rcvd
-    if received is not None:
-        return received.code, received.reason
-    fault = isinstance(exc, UnicodeDecodeError) or protocol.parser_exc is not None
-    if sent is not None and fault and not isinstance(protocol.parser_exc, EOFError):
-        return sent.code, sent.reason
-    return CloseCode.ABNORMAL_CLOSURE, _why(exc)
-
-
-def _why(exc: Exception | None) -> str:
-    if isinstance(exc, ssl.SSLError | OSError):
-        from common.transport.failures import describe
-
-        return describe(exc)
-    return str(exc) if exc else "the peer closed the connection without a word"

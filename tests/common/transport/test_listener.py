@@ -666,3 +666,34 @@ async def test_a_full_server_flight_waits_until_the_client_reads() -> None:
         with tls:
             await asyncio.to_thread(tls.sendall, b"x")
             assert await asyncio.to_thread(tls.recv, 1) == b"x"
+
+
+@pytest.mark.parametrize("limit", ["max_connections", "max_per_address"])
+async def test_beyond_the_limit_of_connections_the_newest_is_refused(limit: str) -> None:
+    limits = Limits(sweep=0.02, linger_timeout=0.5, **{limit: 2})
+    async with serving(limits=limits) as server:
+        first, protocol = await dial(server)
+        second, _ = await dial(server)
+        # A TLS 1.3 client is done before the server is.
+        await eventually(lambda: len(server.listener.connections) == 2)
+        await refused(server)
+        failure = await server.failure()
+        assert failure.kind is FailureKind.TOO_MANY
+        assert failure.detail.startswith("there are 2 connections")
+        assert server.listener.stats.failures == {FailureKind.TOO_MANY: 1}
+        first.close()
+        assert await protocol.ended() is None
+        await eventually(lambda: len(server.listener.connections) == 1)
+        await server.alive()
+        second.abort()
+
+
+async def test_connections_that_were_on_their_way_count_when_they_are_established() -> None:
+    async with serving(limits=Limits(sweep=0.02, linger_timeout=0.5, max_connections=1)) as server:
+        with BioClient(server.port) as early, BioClient(server.port) as late:
+            await eventually(lambda: server.listener.stats.accepted == 2)
+            await early.handshake()
+            await server.protocol()
+            await late.handshake()
+            assert (await server.failure()).kind is FailureKind.TOO_MANY
+            assert len(server.listener.connections) == 1

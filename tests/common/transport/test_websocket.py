@@ -2,6 +2,7 @@ import asyncio
 import gc
 import ssl
 import weakref
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -16,8 +17,9 @@ from common.transport import (
     UpgradeRefused,
     WebSocketConnection,
     classify,
-    websocket,
+    resting,
 )
+from common.transport.idle_frames import TooManyFrames
 from tests.common.transport import certs
 from tests.common.transport.helpers import BioClient, eventually, loop_errors, serving
 from tests.common.transport.wshelpers import Handler, http_client, upgraded, websockets
@@ -188,7 +190,7 @@ async def test_fragments_of_no_length_are_not_kept() -> None:
     async with websockets(max_size=1000) as server, http_client(server) as client:
         await upgraded(client)
         await client.send(client.encrypt(frame(Opcode.TEXT, b"a", fin=False)))
-        await client.send(client.encrypt(frame(Opcode.CONT, b"", fin=False) * 2000))
+        await client.send(client.encrypt(frame(Opcode.CONT, b"", fin=False) * 400))
         await client.send(client.encrypt(frame(Opcode.PING, b"!")))
         assert await client.read(3) == b"\x8a\x01!"
         handler = await server.handler()
@@ -342,7 +344,7 @@ def parser(connection: WebSocketConnection) -> Any:
 
 
 def rests_or_not(connection: WebSocketConnection, rests: bool) -> bool:
-    return (parser(connection) is websocket._RESTING) == rests
+    return (parser(connection) is resting.RESTING) == rests
 
 
 async def test_between_two_frames_there_is_no_parser() -> None:
@@ -350,7 +352,7 @@ async def test_between_two_frames_there_is_no_parser() -> None:
         await upgraded(client)
         handler = await server.handler()
         connection = await handler.open()
-        assert parser(connection) is websocket._RESTING
+        assert parser(connection) is resting.RESTING
         octets = frame(Opcode.TEXT, b"one", fin=False) + frame(Opcode.CONT, b"+two")
         for place, octet in enumerate(octets, 1):
             await client.send(client.encrypt(bytes([octet])))
@@ -367,7 +369,7 @@ async def test_a_resting_connection_hears_the_end_of_the_stream() -> None:
         client = await server.connect()
         connection = await client.open()
         handler = await server.handler()
-        assert parser(connection) is parser(await handler.open()) is websocket._RESTING
+        assert parser(connection) is parser(await handler.open()) is resting.RESTING
         connection.transport.close()  # close_notify without a close frame
         assert (await handler.ended())[0] == 1006
         assert (await client.ended())[0] == 1006
@@ -429,3 +431,87 @@ async def test_many_messages_in_a_row_keep_their_order() -> None:
         for number in range(2000):
             connection.send(str(number))
         assert await client.got(2000) == [str(number).encode() for number in range(2000)]
+
+
+# Frames that carry next to nothing
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        frame(Opcode.PING) * 1000,
+        frame(Opcode.PONG, b"x") * 1000,
+        frame(Opcode.TEXT, b"a", fin=False) + frame(Opcode.CONT, fin=False) * 1000,
+        frame(Opcode.TEXT, b"a", fin=False) + frame(Opcode.CONT, b"b" * 20, fin=False) * 1000,
+    ],
+    ids=["pings", "pongs", "empty fragments", "tiny fragments"],
+)
+async def test_a_flood_of_frames_without_data_ends_the_connection(flood: bytes) -> None:
+    async with websockets() as server, http_client(server) as client:
+        await upgraded(client)
+        await client.send(client.encrypt(flood))
+        close = await close_frame(client)
+        assert (close.code, close.reason) == (1008, "too many frames without data")
+        handler = await server.handler()
+        code, reason, exc = await handler.ended()
+        assert (code, reason) == (1008, "too many frames without data")
+        assert isinstance(exc, TooManyFrames)
+
+
+async def test_a_burst_of_pings_within_the_bound_is_answered() -> None:
+    async with websockets() as server, http_client(server) as client:
+        await upgraded(client)
+        await client.send(client.encrypt(frame(Opcode.PING, b"p") * 400))
+        assert await client.read(3 * 400) == b"\x8a\x01p" * 400
+        assert (await server.handler()).connection.is_open
+
+
+async def test_pongs_that_nobody_reads_are_bounded() -> None:
+    async with websockets(max_buffered=200_000) as server, http_client(server) as client:
+        await upgraded(client)
+        handler = await server.handler()
+        connection = handler.connection
+        while connection.buffered < 170_000:
+            assert connection.send(bytes(20_000), binary=True)
+        await client.send(client.encrypt(frame(Opcode.PING, bytes(125)) * 400))
+        code, _, exc = await handler.ended()
+        assert code == 1013
+        assert isinstance(exc, PeerTooSlow)
+
+
+async def test_a_turn_takes_no_more_than_a_record_of_tiny_messages() -> None:
+    turn, turns = 0, Counter[int]()
+
+    class Counting(Handler):
+        def on_message(self, data: bytes) -> None:
+            super().on_message(data)
+            turns[turn] += 1
+
+    async with websockets(Counting) as server, http_client(server) as client:
+        await upgraded(client)
+        handler = await server.handler()
+        transport = (await handler.open()).transport
+        transport.pause_reading()
+        stream = frame(Opcode.BINARY, b"x") * 9000
+        await client.send(client.encrypt(stream))
+        await asyncio.sleep(0.02)
+        transport.resume_reading()
+        while len(handler.messages) < 9000:
+            turn += 1
+            await asyncio.sleep(0)
+        assert max(turns.values()) <= 16384 // 7 + 1
+
+
+async def test_pausing_within_a_large_read_keeps_the_order() -> None:
+    async with websockets(OneAtATime) as server, http_client(server) as client:
+        await upgraded(client)
+        count = 600
+        stream = b"".join(frame(Opcode.TEXT, b"%08d" % number) for number in range(count))
+        await client.send(client.encrypt(stream))
+        handler = await server.handler()
+        while len(handler.messages) < count:
+            seen = len(handler.messages)
+            await asyncio.sleep(0)
+            assert len(handler.messages) <= seen + 1
+            handler.connection.resume_reading()
+        assert handler.messages == [b"%08d" % number for number in range(count)]
