@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from common.certificates.model import FILES, Certificate, CertificateSet, Fault, FaultKind, Judgement, Role
-from common.certificates.openssl import prepare
 from common.certificates.pem import encode_block
 from common.errors import CertificateSetError
+from common.openssl import send_no_root
 
 CIPHERS_TLS12: Final = ":".join(
     (
@@ -155,7 +155,7 @@ def _load_pair(context: ssl.SSLContext, set_: CertificateSet, *, trust: bool) ->
 
     So what is loaded is what was judged, and the key is not written anywhere.
     """
-    sent = _sent(set_, trust=trust, prepared=prepare(context))
+    sent = _sent(set_, trust=trust, rootless=send_no_root(context))
     handle = os.memfd_create("garrison-tls", os.MFD_CLOEXEC)
     try:
         with os.fdopen(handle, "wb", closefd=False) as memory:
@@ -166,17 +166,17 @@ def _load_pair(context: ssl.SSLContext, set_: CertificateSet, *, trust: bool) ->
         os.close(handle)
 
 
-def _sent(set_: CertificateSet, *, trust: bool, prepared: bool) -> Sequence[Certificate]:
+def _sent(set_: CertificateSet, *, trust: bool, rootless: bool) -> Sequence[Certificate]:
     """What a peer is shown: the chain; for a leaf that stands alone, its path through the set's own bundle.
 
     A peer that trusts the root only needs what lies between; the root itself it has (RFC 8446 §4.4.2). It is
-    sent all the same where `prepare` could do nothing: OpenSSL would do so anyway, and build and verify that
-    path anew in every handshake (measured: 8 % of the server's share of one), unless it is given more than
-    the leaf.
+    sent all the same where `send_no_root` could do nothing: OpenSSL would do so anyway, and build and verify
+    that path anew in every handshake (measured: 8 % of the server's share of one), unless it is given more
+    than the leaf.
     """
     if not trust or len(set_.chain) > 1:
         return set_.chain
-    return [one for one in set_.path if one is set_.leaf or not (prepared and one.self_signed)]
+    return [one for one in set_.path if one is set_.leaf or not (rootless and one.self_signed)]
 
 
 def _rehearse(set_: CertificateSet) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, TypeVar
 
+from common.openssl import end_reads_at_records
 from common.transport.failures import ConnectionFailed, FailureKind, classify, describe
 from common.transport.sockets import peer_text, watch_reader, watch_writer
 from common.transport.tls import TLSTransport
@@ -114,6 +115,7 @@ async def _shake_hands(
         # ValueError: a host name that none can be, or none where the context checks it.
         sock.close()
         raise ConnectionFailed(classify(exc), f"{place}: {describe(exc)}") from exc
+    end_reads_at_records(tls)
     try:
         while (want := _handshake_step(tls)) is not None:
             await _ready(tls.fileno(), want)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from common.openssl import end_reads_at_records
 from common.transport.acceptor import Acceptor
 from common.transport.admission import Admission, Limits, Stage
 from common.transport.client_hello import (
@@ -359,6 +360,7 @@ class Listener:
         pending.sock = pending.tls = pending.generation.context.wrap_socket(
             *(pending.sock, True, False, False)  # server_side, do_handshake_on_connect, suppress_ragged_eofs
         )
+        end_reads_at_records(pending.tls)
         return pending.tls
 
     def _handshake_failed(self, key: int, exc: OSError) -> None:

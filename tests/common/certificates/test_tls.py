@@ -26,9 +26,9 @@ from common.certificates import (
     resumed,
     server_context,
 )
-from common.certificates.openssl import prepare
 from common.certificates.tls import VERIFY_FLAGS, confirmed
 from common.errors import CertificateSetError
+from common.openssl import send_no_root
 from tests.common.certificates.handshakes import shake
 from tests.common.certificates.pki import (
     CLIENT,
@@ -233,7 +233,7 @@ def refused_by_client(server: ssl.SSLContext, message: str, *, hostname: str = "
 
 def test_refuses_a_console_of_another_ca() -> None:
     # The root is not sent where OpenSSL can be told so, and then it is not there to be called self-signed.
-    told = prepare(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    told = send_no_root(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     message = "unable to get local issuer certificate" if told else "self-signed certificate"
     refused_by_client(server_context(minted(Role.DEFENDER_SERVER, STRANGER)), message)
 

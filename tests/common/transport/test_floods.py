@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from common.certificates import openssl
+from common import openssl
 from common.transport import FailureKind, Limits, classify, describe
 from common.transport.sockets import octets_waiting
 from common.transport.tls_parts import MAX_DATALESS
-from tests.common.transport import certs
 from tests.common.transport.helpers import QUICK, BioClient, Echo, Recorder, dial, eventually, serving
 
 MB = 2**20
@@ -36,30 +35,14 @@ def key_updates(client: BioClient, count: int) -> bytes:
     return client.take()
 
 
-def without_auto_retry(sock: Any) -> None:
-    """As OpenSSL is without SSL_MODE_AUTO_RETRY. CPython sets it on each connection, not on the context."""
-    library = ctypes.CDLL(_ssl.__file__)
-    library.SSL_ctrl.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_void_p]
-    library.SSL_ctrl.restype = ctypes.c_long
-    assert not library.SSL_ctrl(_handle(sock), 78, 0x4, None) & 0x4  # SSL_CTRL_CLEAR_MODE
-
-
-class Plain(Echo):
-    """An Echo whose reads end after each record without data."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        without_auto_retry(transport.get_extra_info("ssl_object"))
-        super().connection_made(transport)
-
-
-def context(*, prepared: bool) -> Any:
-    made = certs.server_context()
-    assert not prepared or openssl.prepare(made)
-    return made
+@pytest.fixture
+def unknown_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where `common.openssl` can do nothing."""
+    monkeypatch.setattr(openssl, "_library", lambda: None)
 
 
 async def test_records_without_data_end_the_connection_and_others_go_on_meanwhile() -> None:
-    async with serving(Plain, context=context(prepared=True)) as server:
+    async with serving(Echo) as server:
         _, honest = await dial(server)
         with BioClient(server.port) as client:
             await client.handshake()
@@ -78,9 +61,11 @@ async def test_records_without_data_end_the_connection_and_others_go_on_meanwhil
         await server.alive()
 
 
-@pytest.mark.parametrize("prepared", [True, False])
-async def test_data_between_records_without_data(prepared: bool) -> None:
-    async with serving(Plain if prepared else Echo, context=context(prepared=prepared)) as server:
+@pytest.mark.parametrize("known", [True, False])
+async def test_data_between_records_without_data(known: bool, request: pytest.FixtureRequest) -> None:
+    if not known:
+        request.getfixturevalue("unknown_python")
+    async with serving(Echo) as server:
         with BioClient(server.port) as client:
             await client.handshake()
             stream = b""
@@ -92,8 +77,8 @@ async def test_data_between_records_without_data(prepared: bool) -> None:
             assert await client.read(4) == b"more"
 
 
-async def test_a_context_that_is_not_prepared_reads_over_them() -> None:
-    async with serving(Echo, context=context(prepared=False)) as server:
+async def test_where_openssl_cannot_be_told_they_are_read_over(unknown_python: None) -> None:
+    async with serving(Echo) as server:
         with BioClient(server.port) as client:
             await client.handshake()
             await client.send(key_updates(client, 2 * MAX_DATALESS) + client.encrypt(b"word"))
@@ -105,7 +90,7 @@ async def test_a_context_that_is_not_prepared_reads_over_them() -> None:
 @pytest.mark.parametrize("after", [0, 1, 10])
 async def test_a_reset_among_them_is_noticed(before: int, after: int, paused: bool) -> None:
     """On uvloop the poll handle dies with the reset, whatever came before it."""
-    async with serving(Plain, context=context(prepared=True)) as server:
+    async with serving(Echo) as server:
         client = BioClient(server.port)
         await client.handshake()
         protocol = await server.protocol()
@@ -121,7 +106,7 @@ async def test_a_reset_among_them_is_noticed(before: int, after: int, paused: bo
 
 
 async def test_an_end_among_them_is_noticed() -> None:
-    async with serving(Plain, context=context(prepared=True)) as server:
+    async with serving(Echo) as server:
         with BioClient(server.port) as client:
             await client.handshake()
             protocol = await server.protocol()
