@@ -224,7 +224,9 @@ def edits(head: bytes) -> st.SearchStrategy[bytes]:
 def test_whatever_the_quick_way_takes_it_answers_as_websockets_does(data: st.DataObject) -> None:
     for head in USUAL.values():
         for edited in data.draw(st.lists(edits(head), min_size=4, max_size=4)):
-            assert_same(edited)
+            # What follows the head's end is no part of it, and the long way alone would read it as frames.
+            if edited.find(b"\r\n\r\n") in (-1, len(edited) - 4):
+                assert_same(edited)
 
 
 @settings(deadline=None, max_examples=100)
