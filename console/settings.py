@@ -17,14 +17,19 @@ from typing import Any, Final
 from common.certificates import Names, parse_san
 from common.errors import SettingsError
 from common.logging import LogFormat
-from common.product import COMMUNICATION_PORT, LOG_OPTIONS
+from common.product import (
+    CERTIFICATE_OPTIONS,
+    COMMUNICATION_PORT,
+    CUSTOM_CERTIFICATES,
+    LOG_OPTIONS,
+    seconds_between,
+)
 from common.settings import (
     Option,
     parse_choice,
     parse_flag,
     parse_path,
     parse_port,
-    parse_seconds,
     parse_text,
     read_config,
     read_settings,
@@ -65,13 +70,6 @@ def _address(text: str) -> str:
         raise ValueError(
             "is no IP address; give one of this host's, or nothing to listen on all of them"
         ) from None
-
-
-def _heartbeat(text: str) -> float:
-    seconds = parse_seconds(text)
-    if not 1 <= seconds <= 3600:
-        raise ValueError("is out of range; give from 1s to 1h")
-    return seconds
 
 
 def _no_plain_http(text: str) -> None:
@@ -118,7 +116,19 @@ OPTIONS: Final = (
         ssl.TLSVersion.TLSv1_3,
         "the oldest TLS version that Defenders may speak: 1.3 or 1.2",
     ),
-    Option("GARRISON_HEARTBEAT_SECONDS", _heartbeat, 30.0, "how often a Defender shows that it is there"),
+    Option(
+        "GARRISON_HEARTBEAT_SECONDS",
+        seconds_between(1, 3600),
+        30.0,
+        "how often a Defender shows that it is there",
+    ),
+    *CERTIFICATE_OPTIONS,
+    Option(
+        "GARRISON_DRAIN_DEADLINE",
+        seconds_between(1, 3600),
+        60.0,
+        "how long after its turn a Defender may take to begin a move to new certificates",
+    ),
 )
 
 
@@ -139,6 +149,9 @@ class ConsoleSettings:
         master_key_file: The key that seals secrets; None: where the store's room puts it.
         tls_minimum: The oldest version spoken on the Defender channel.
         heartbeat_seconds: Interval of a Defender's heartbeats.
+        custom_certificates_poll: Seconds between two looks at `custom_certificates` without an event.
+        removed_trust_grace: Seconds that a connection lives on whose CA was removed from the bundle.
+        drain_deadline: Seconds that a Defender may take, from its slot on, to try to reconnect.
         foreign: Names of the file that mean nothing to a Console, sorted.
     """
 
@@ -154,6 +167,9 @@ class ConsoleSettings:
     master_key_file: Path | None
     tls_minimum: ssl.TLSVersion
     heartbeat_seconds: float
+    custom_certificates_poll: float
+    removed_trust_grace: float
+    drain_deadline: float
     foreign: tuple[str, ...] = ()
 
     @classmethod
@@ -186,7 +202,7 @@ class ConsoleSettings:
     @property
     def custom_certificates(self) -> Path:
         """The directory of the operator's own certificates (facts §1)."""
-        return self.data_folder / "custom-certificates"
+        return self.data_folder / CUSTOM_CERTIFICATES
 
     def foreign_line(self) -> str | None:
         """What to log about options of the file that mean nothing here; None if there are none."""
@@ -227,6 +243,9 @@ _FIELDS: Final[Mapping[str, Any]] = {
     "GARRISON_MASTER_KEY_FILE": "master_key_file",
     "GARRISON_TLS_MINIMUM": "tls_minimum",
     "GARRISON_HEARTBEAT_SECONDS": "heartbeat_seconds",
+    "GARRISON_CUSTOM_CERTIFICATES_POLL": "custom_certificates_poll",
+    "GARRISON_REMOVED_TRUST_GRACE": "removed_trust_grace",
+    "GARRISON_DRAIN_DEADLINE": "drain_deadline",
 }
 
 

@@ -13,7 +13,13 @@ from urllib.parse import urlsplit
 
 from common.errors import SettingsError
 from common.logging import LogFormat
-from common.product import COMMUNICATION_PORT, DEFENDER_TYPES, LOG_OPTIONS
+from common.product import (
+    CERTIFICATE_OPTIONS,
+    COMMUNICATION_PORT,
+    CUSTOM_CERTIFICATES,
+    DEFENDER_TYPES,
+    LOG_OPTIONS,
+)
 from common.settings import (
     Option,
     parse_choice,
@@ -29,6 +35,7 @@ _CONSOLES: Final = """
     CONFIG_PATH DATA_RECOVERY_ENABLED DATA_RECOVERY_VOLUME HIGH_AVAILABILITY_ENABLED HIGH_AVAILABILITY_STATE
     HIGH_AVAILABILITY_PORT CLUSTERED_DB_ENABLED REGISTRY_SCANNERS DISABLE_CONSOLE_CGROUP_LIMITS
     GARRISON_MASTER_KEY_FILE GARRISON_LISTEN_ADDRESS GARRISON_HEARTBEAT_SECONDS
+    GARRISON_DRAIN_DEADLINE
 """
 _INSTALLERS: Final = """
     SYSTEMD_ENABLED DOCKER_SOCKET FIPS_ENABLED DEFENDER_LISTENER_TYPE DOCKER_CLIENT_ADDRESS
@@ -155,6 +162,7 @@ OPTIONS: Final = (
         "1.3",
         "the oldest TLS version to speak to the Console",
     ),
+    *CERTIFICATE_OPTIONS,
     Option("GARRISON_CONNECT_TIMEOUT", _period, 15.0, "how long one attempt to connect may take"),
     Option("GARRISON_RECONNECT_CAP", _period, 60.0, "the longest wait between two attempts"),
     Option("GARRISON_SPOOL_BYTES", _spool_size, 16 << 20, "how many bytes of unsent events are kept on disk"),
@@ -175,6 +183,8 @@ class DefenderSettings:
         log_format: How log lines look.
         log_prod: Whether debug lines are left out.
         tls_minimum: `1.3` or `1.2`.
+        custom_certificates_poll: Seconds between two looks at `custom_certificates` without an event.
+        removed_trust_grace: Seconds that a connection lives on whose CA was removed from the bundle.
         connect_timeout: Bound of one attempt, name look-up to Welcome, in seconds.
         reconnect_cap: The longest wait between two attempts, in seconds.
         spool_bytes: Bound of the unsent events, in bytes.
@@ -189,10 +199,17 @@ class DefenderSettings:
     log_format: LogFormat
     log_prod: bool
     tls_minimum: str
+    custom_certificates_poll: float
+    removed_trust_grace: float
     connect_timeout: float
     reconnect_cap: float
     spool_bytes: int
     spool_events: int
+
+    @property
+    def custom_certificates(self) -> Path:
+        """The directory of the operator's own certificates (facts §1)."""
+        return self.data_folder / CUSTOM_CERTIFICATES
 
     @classmethod
     def read(cls, environ: Mapping[str, str], config_path: Path | None = None) -> "DefenderSettings":
@@ -224,6 +241,8 @@ _FIELDS: Final[Mapping[str, Any]] = {
     "GARRISON_LOG_FORMAT": "log_format",
     "LOG_PROD": "log_prod",
     "GARRISON_TLS_MINIMUM": "tls_minimum",
+    "GARRISON_CUSTOM_CERTIFICATES_POLL": "custom_certificates_poll",
+    "GARRISON_REMOVED_TRUST_GRACE": "removed_trust_grace",
     "GARRISON_CONNECT_TIMEOUT": "connect_timeout",
     "GARRISON_RECONNECT_CAP": "reconnect_cap",
     "GARRISON_SPOOL_BYTES": "spool_bytes",

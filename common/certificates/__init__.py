@@ -40,6 +40,7 @@ from common.certificates.model import (
 from common.certificates.names import Names, names_for, parse_name, parse_san, webhook_names
 from common.certificates.reading import MAX_FILE_BYTES, FileSet, read_files
 from common.certificates.tls import client_context, resumed, server_context
+from common.certificates.trust import still_trusts
 
 __all__ = [
     "BACKDATED",
@@ -85,6 +86,7 @@ __all__ = [
     "read_files",
     "resumed",
     "server_context",
+    "still_trusts",
     "webhook_names",
     "write_file",
     "write_private",

@@ -38,6 +38,9 @@ def test_defaults_are_the_products() -> None:
         master_key_file=None,
         tls_minimum=ssl.TLSVersion.TLSv1_3,
         heartbeat_seconds=30.0,
+        custom_certificates_poll=10.0,
+        removed_trust_grace=300.0,
+        drain_deadline=60.0,
     )
     assert found.log_level == logging.DEBUG
 
@@ -58,6 +61,9 @@ def test_everything_set() -> None:
         GARRISON_MASTER_KEY_FILE="/etc/garrison/key",
         GARRISON_TLS_MINIMUM="1.2",
         GARRISON_HEARTBEAT_SECONDS="5",
+        GARRISON_CUSTOM_CERTIFICATES_POLL="500ms",
+        GARRISON_REMOVED_TRUST_GRACE="0",
+        GARRISON_DRAIN_DEADLINE="10m",
     )
     assert found == ConsoleSettings(
         data_folder=Path("/srv/console"),
@@ -72,6 +78,9 @@ def test_everything_set() -> None:
         master_key_file=Path("/etc/garrison/key"),
         tls_minimum=ssl.TLSVersion.TLSv1_2,
         heartbeat_seconds=5.0,
+        custom_certificates_poll=0.5,
+        removed_trust_grace=0.0,
+        drain_deadline=600.0,
     )
     assert found.log_level == logging.INFO
 

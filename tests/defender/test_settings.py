@@ -31,6 +31,9 @@ def test_defaults_are_the_products() -> None:
     assert settings.log_format is LogFormat.TEXT
     assert not settings.log_prod
     assert settings.tls_minimum == "1.3"
+    assert settings.custom_certificates == Path("/var/lib/twistlock/custom-certificates")
+    assert settings.custom_certificates_poll == 10.0
+    assert settings.removed_trust_grace == 300.0
 
 
 @pytest.mark.parametrize(
