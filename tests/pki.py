@@ -28,27 +28,33 @@ class PKI:
 
     Attributes:
         now: The moment at which everything is issued.
+        name: The CA's common name.
     """
 
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    name: str = "Test CA"
     authority: Authority = field(init=False)
 
     def __post_init__(self) -> None:
-        self.authority = Authority.create("Test CA", now=self.now - 30 * DAY, algorithm=KeyAlgorithm.P256)
+        self.authority = Authority.create(self.name, now=self.now - 30 * DAY, algorithm=KeyAlgorithm.P256)
 
     def issue(self, role: Role, **more: object) -> Issued:
         """A leaf of the role, for localhost."""
         names = None if role is Role.DEFENDER_CLIENT else LOCAL
         return self.authority.issue(role, common_name="test", names=names, now=self.now, **more)  # type: ignore[arg-type]
 
-    def set(self, role: Role, issued: Issued | None = None) -> CertificateSet:
-        """A judged set of the role."""
+    def files(self, role: Role, issued: Issued | None = None) -> dict[str, bytes]:
+        """What an operator would copy for the role, by file name."""
         issued = issued or self.issue(role)
         files = FILES[role]
-        contents = {files.certificate: issued.chain, files.key: issued.key}
-        if files.ca:
-            contents[files.ca] = self.authority.certificate_pem
-        judgement = judge(FileSet.from_bytes(role, contents), now=self.now, source=Source.GENERATED)
+        bundle = {files.ca: self.authority.certificate_pem} if files.ca else {}
+        return {**bundle, files.certificate: issued.chain, files.key: issued.key}
+
+    def set(
+        self, role: Role, issued: Issued | None = None, *, source: Source = Source.GENERATED
+    ) -> CertificateSet:
+        """A judged set of the role."""
+        judgement = judge(FileSet.from_bytes(role, self.files(role, issued)), now=self.now, source=source)
         assert judgement.set is not None, judgement.faults
         return judgement.set
 

@@ -12,6 +12,7 @@ from typing import Final
 from common.certificates import (
     CertificateSet,
     MintOptions,
+    Names,
     Role,
     publish_generation,
 )
@@ -111,11 +112,19 @@ class GeneratedSets:
         """The Console CA's certificate, PEM: what clients of web UI and API trust."""
         return self._ensured.files[CA_FILES[Kind.CONSOLE][0]]
 
-    def install_bundle(self, address: str, defender_type: str) -> InstallBundle | Refused:
-        """What to deploy a Defender with that dials this Console by `address`, or why there is none."""
+    def install_bundle(
+        self, address: str, defender_type: str, *, names: Names | None = None
+    ) -> InstallBundle | Refused:
+        """What to deploy a Defender with that dials this Console by `address`, or why there is none.
+
+        Args:
+            address: A host name or an address.
+            defender_type: What it is for.
+            names: What the certificate that Defenders see vouches for; by default that of our own set.
+        """
         return install_bundle(
             self._ensured.files,
-            self.current(Role.DEFENDER_SERVER).names,
+            self.current(Role.DEFENDER_SERVER).names if names is None else names,
             address=address,
             port=self._port,
             defender_type=defender_type,
