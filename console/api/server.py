@@ -8,11 +8,12 @@ import asyncio
 import logging
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from common.clock import Clock, SystemClock
 from console.api.calls import refuse
 from console.api.troubles import Troubles
+from console.turnover import generation_of
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,30 @@ def make_runner(app: web.Application, clock: Clock | None = None) -> web.AppRunn
         app: What answers.
         clock: Says when the log may repeat itself; the host's by default.
     """
+    app.on_response_prepare.append(_last_of_replaced)
     return _Runner(app, Troubles(clock or SystemClock()))
+
+
+def is_answering(transport: asyncio.Transport) -> bool:
+    """Whether a connection of ours has a request under way, and doesn't wait for one."""
+    protocol = transport.get_protocol()
+    return isinstance(protocol, _Protocol) and protocol.answering
+
+
+async def _last_of_replaced(request: web.Request, response: web.StreamResponse) -> None:
+    """Make an answer the last one of its connection if that was made with certificates since replaced.
+
+    Asked when the answer begins, not when the request came: a swap may lie between. Requests that came with
+    this one are answered first, since a client may not send them twice.
+    """
+    generation = generation_of(request.transport)
+    if generation is None or generation.replaced_at is None:
+        return
+    if isinstance(request.protocol, _Protocol) and request.protocol.has_more:
+        return
+    response.force_close()
+    # aiohttp has decided on this header by now.
+    response.headers[hdrs.CONNECTION] = "close"
 
 
 def secure(response: web.StreamResponse) -> None:
@@ -90,6 +114,16 @@ class _Protocol(web.RequestHandler):
         }
         super().__init__(server, loop=asyncio.get_running_loop(), **options)
         self._troubles = troubles
+
+    @property
+    def answering(self) -> bool:
+        """Whether a request is under way; also while what is left of its body is read."""
+        return self._waiter is None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a request has come behind the one under way."""
+        return bool(self._messages or self._message_tail)
 
     def handle_error(
         self,

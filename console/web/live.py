@@ -7,6 +7,7 @@ a browser that reads slowly skips what was overtaken.
 
 import asyncio
 import hashlib
+import random
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ from typing import Final
 from aiohttp import web
 
 from console.fleet.directory import LiveFleet
+from console.turnover import STREAM_DRAIN_SECONDS, generation_of
 
 INTERVAL: Final = 1.0
 """Seconds between two changes that a browser is told of."""
@@ -27,6 +29,8 @@ MAX_STREAMS: Final = 256
 """Streams at a time; each holds a connection, and a few kilobytes."""
 RETRY_MS: Final = 2000
 """How long a browser waits before it connects again (HTML, server-sent events, `retry`)."""
+AT_ONCE_MS: Final = 100
+"""The same where it has come back on a connection that is to be left: it may keep several of them."""
 
 
 class Pulse:
@@ -143,6 +147,8 @@ class Streams:
         interval: Seconds between two updates, at least.
         heartbeat: Seconds between two signs of life.
         most: How many at a time.
+        leave: Seconds within which a stream ends when its connection's certificates have been replaced.
+        chance: Where in that time one ends, as a part of it from 0 to 1.
     """
 
     def __init__(
@@ -153,11 +159,15 @@ class Streams:
         interval: float = INTERVAL,
         heartbeat: float = HEARTBEAT,
         most: int = MAX_STREAMS,
+        leave: float = STREAM_DRAIN_SECONDS,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self.pulse = Pulse(live, interval)
         self._renderings = Renderings(render, age=heartbeat / 2)
         self._heartbeat = heartbeat
         self._most = most
+        self._leave = leave
+        self._chance = chance
         self.open = 0
 
     @property
@@ -178,6 +188,9 @@ class Streams:
     ) -> web.StreamResponse:
         """Send one browser every change, until it goes, its session ends or the Console stops.
 
+        Also until the certificates of its connection have been replaced: then it ends without a word, and the
+        browser, which shows what it has, comes back by itself on a new connection.
+
         Args:
             request: The browser's.
             offset: Of the first row that it shows.
@@ -188,8 +201,10 @@ class Streams:
         self.open += 1
         try:
             await response.prepare(request)
-            await _write(response, f"retry: {RETRY_MS}\n\n")
-            await self._follow(response, offset, remaining, shown=request.query.get("shown", ""))
+            stay = self._stay(request)
+            await _write(response, f"retry: {RETRY_MS if stay() > 0 else AT_ONCE_MS}\n\n")
+            shown = request.query.get("shown", "")
+            await self._follow(response, offset, lambda: min(remaining(), stay()), shown=shown)
             if remaining() <= 0:
                 await _write(response, "".join(map(event, ended)))
         except (ConnectionError, TimeoutError):
@@ -199,6 +214,17 @@ class Streams:
         finally:
             self.open -= 1
         return response
+
+    def _stay(self, request: web.Request) -> Callable[[], float]:
+        """How many seconds a stream may stay on its connection."""
+        generation = generation_of(request.transport)
+        if generation is None:
+            return lambda: float("inf")
+        # Whoever waits for a change looks again. The same callback for all of them, so it is called once.
+        generation.tell(self.pulse.release)
+        seconds = self._leave * self._chance()
+        now = asyncio.get_running_loop().time
+        return lambda: generation.remaining(seconds, now())
 
     async def _follow(
         self, response: web.StreamResponse, offset: int, remaining: Callable[[], float], *, shown: str
@@ -228,7 +254,7 @@ async def once(request: web.Request, *parts: Fragment) -> web.StreamResponse:
 
 
 def _stream() -> web.StreamResponse:
-    return web.StreamResponse(
+    response = web.StreamResponse(
         headers={
             "Content-Type": "text/event-stream; charset=utf-8",
             "Cache-Control": "no-store",
@@ -236,6 +262,10 @@ def _stream() -> web.StreamResponse:
             "X-Accel-Buffering": "no",
         }
     )
+    # Its end is its connection's, and that is said beforehand: whoever ends it, no other request can have
+    # been sent on that connection meanwhile, and the browser comes back on a new one.
+    response.force_close()
+    return response
 
 
 async def _write(response: web.StreamResponse, text: str) -> None:

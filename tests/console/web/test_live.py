@@ -55,6 +55,7 @@ async def test_a_stream_tells_what_changes(world: World) -> None:
         await log_in(http)
         async with http.get(EVENTS) as response:
             assert response.content_type == "text/event-stream"
+            assert response.headers["Connection"] == "close"
             reader = Reader(response)
             assert await reader.block() == "retry: 2000\n"
             assert (await reader.until("No Defender")).startswith("event: counts\n")
