@@ -38,7 +38,7 @@ format: $(VENV)/.dev ## Let ruff put the code in order
 	$(BIN)/ruff check --fix .
 
 .PHONY: test
-test: $(VENV)/.dev $(PKILINT)/.done chromium ## The suite, in under ten minutes
+test: $(VENV)/.dev $(PKILINT)/.done packages ## The suite, in under ten minutes
 	PKILINT_BIN=$(CURDIR)/$(PKILINT)/bin $(BIN)/pytest -q
 
 .PHONY: test-all
@@ -50,9 +50,10 @@ bench: $(VENV)/.dev ## Measure against nginx and Go gorilla/websocket on this ma
 	@.ci/apt nginx-light golang-go golang-github-gorilla-websocket-dev
 	$(BIN)/python -m tests.bench
 
-.PHONY: chromium
-chromium:
-	@.ci/apt chromium
+# A browser for the pages, and a file system without events for the watcher.
+.PHONY: packages
+packages:
+	@.ci/apt chromium bindfs
 
 .PHONY: lock
 lock: $(VENV)/.dev ## Resolve the dependencies anew, with hashes

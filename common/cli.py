@@ -57,6 +57,7 @@ def garrison() -> None:
     garrison console install-bundle      print what a Defender needs to join
     garrison defender run                report to the Console named by WS_ADDRESS
     garrison certs check DIR             judge a directory of certificates before using it
+    garrison certs watch DIR             the same, live
     garrison onebox                      a Console and two Defenders on this machine, to look around
 
     Options come from the environment or from a twistlock.cfg given by --config. Exit codes: 0 done, 1 it

@@ -7,7 +7,8 @@
     │   ├── SettingsError         options that are unknown or malformed, all of them together
     │   └── BundleError           an install bundle that cannot be read
     ├── CertificateSetError       a set that must not be used, with every fault of it
-    │   └── ExpiredError          a set that would do, but for its dates
+    │   ├── ExpiredError          a set that would do, but for its dates
+    │   └── CustomCertificatesError  complete but bad sets in the operator's directory, at the start
     ├── NoCertificatesError       there is no certificate set at all
     ├── ListenError               a port that is taken or not permitted
     ├── DataFolderError           a data folder that cannot be used
@@ -84,6 +85,24 @@ class CertificateSetError(GarrisonError):
 
 class ExpiredError(CertificateSetError):
     """A certificate set that would do, but for its dates."""
+
+
+class CustomCertificatesError(CertificateSetError):
+    """Sets in the operator's directory that are complete but bad when a process starts: it must not run.
+
+    Args:
+        thing: The directory.
+        faults: Those of all its channels.
+        lines: What the log has said of it already, one line per fault: whoever catches this exits with its
+            code and says nothing more.
+    """
+
+    def __init__(self, thing: str, faults: Sequence[object], lines: Sequence[str]) -> None:
+        super().__init__(thing, faults)
+        self.lines = tuple(lines)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 class NoCertificatesError(GarrisonError):

@@ -12,7 +12,7 @@ from common.certificates.authority import (
 )
 from common.certificates.files import publish_generation, write_file, write_private
 from common.certificates.judging import inspect, judge
-from common.certificates.loader import load
+from common.certificates.loader import judge_files, load
 from common.certificates.local import local_addresses, local_fqdn
 from common.certificates.minting import (
     CONSOLE_CA_FILE,
@@ -41,6 +41,8 @@ from common.certificates.names import Names, names_for, parse_name, parse_san, w
 from common.certificates.reading import MAX_FILE_BYTES, FileSet, read_files
 from common.certificates.tls import client_context, resumed, server_context
 from common.certificates.trust import still_trusts
+from common.certificates.watcher import Channel, Watcher
+from common.certificates.watching import ChannelStatus, DirectoryState
 
 __all__ = [
     "BACKDATED",
@@ -53,8 +55,11 @@ __all__ = [
     "Authority",
     "Certificate",
     "CertificateSet",
+    "Channel",
+    "ChannelStatus",
     "ConsoleMaterial",
     "DefenderMaterial",
+    "DirectoryState",
     "Fault",
     "FaultKind",
     "FileSet",
@@ -69,10 +74,12 @@ __all__ = [
     "SetFiles",
     "Severity",
     "Source",
+    "Watcher",
     "client_context",
     "generate_key",
     "inspect",
     "judge",
+    "judge_files",
     "load",
     "local_addresses",
     "local_fqdn",

@@ -1,6 +1,9 @@
 """`garrison certs`: what is in a directory of certificates, and what the channels would do with it."""
 
+import asyncio
+import contextlib
 import json
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -23,8 +26,13 @@ from common.certificates.report import (
     as_json,
     examine,
     remaining,
+    try_out,
 )
+from common.certificates.watcher import Channel, Watcher
 from common.clock import SystemClock
+from common.errors import CustomCertificatesError
+from common.logging import LEVELS
+from common.logging import printable as escaped
 
 _SHORT: Final = 16  # hex digits of a fingerprint that people compare: 64 bits
 _PIPE_WIDTH: Final = 160  # columns where nothing says how wide the output is
@@ -73,16 +81,59 @@ def check(context: click.Context, directory: Path, as_json_: bool) -> None:
     Exits with 0 if every set that is there would be used, and with 1 if one is incomplete or refused.
     """
     now = SystemClock().now()
-    reports = [examine(directory, role, now=now) for role in Role]
-    reports = [one for one in reports if one.role in CUSTOMIZABLE or one.state is not State.ABSENT]
+    reports = _verdicts(directory, now)
     if as_json_:
         _print_json(reports)
     else:
-        console = _console()
-        _print_verdicts(console, reports, now)
-        for report in reports:
-            _print_faults(console, report)
+        _print_verdicts(_console(), reports, now)
     context.exit(1 if any(report.is_mistake for report in reports) else 0)
+
+
+@certs.command()
+@_DIRECTORY
+@click.option(
+    "--poll",
+    type=click.FloatRange(0.1, 3600),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often to read it where no event tells of a change.",
+)
+def watch(directory: Path, poll: float) -> None:
+    """Follow DIRECTORY as a Console and a Defender would, until Ctrl-C.
+
+    First what each channel would do with it at a start, as `check` says; then, with their time (UTC), the
+    lines that would be in the log of a process that follows it.
+    """
+    now = SystemClock().now()
+    _print_verdicts(_console(), _verdicts(directory, now), now)
+    asyncio.run(_follow(directory, poll))
+
+
+async def _follow(directory: Path, poll: float) -> None:
+    """Be a watcher of all channels, whose sets nobody uses."""
+    clock = SystemClock()
+
+    def say(level: int, text: str) -> None:
+        click.echo(f"{when(clock.now())} {LEVELS[level]} {escaped(text)}")
+
+    channels = [Channel(role, try_out) for role in CUSTOMIZABLE]
+    watcher = Watcher(directory, channels, clock=clock, poll_seconds=poll, say=say)
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        try:
+            await watcher.start()
+        except CustomCertificatesError:
+            click.echo("A process that starts now exits with these lines. One that runs already:")
+        await watcher.run()
+
+
+def _verdicts(directory: Path, now: datetime) -> Sequence[ChannelReport]:
+    reports = [examine(directory, role, now=now) for role in Role]
+    return [one for one in reports if one.role in CUSTOMIZABLE or one.state is not State.ABSENT]
 
 
 def _console() -> Console:
@@ -105,6 +156,8 @@ def _print_verdicts(console: Console, reports: Sequence[ChannelReport], now: dat
             _until(report, now),
         )
     console.print(table)
+    for report in reports:
+        _print_faults(console, report)
 
 
 def _until(report: ChannelReport, now: datetime) -> str:
@@ -157,5 +210,5 @@ def _print_faults(console: Console, report: ChannelReport) -> None:
         style = "red" if fault.severity is Severity.ERROR else "yellow"
         line = Text(f"{TITLES[report.role]}: ")
         line.append(fault.severity.value, style=style)
-        line.append(f": {printable(str(fault))}")
+        line.append(f": {escaped(str(fault))}")
         console.print(line, soft_wrap=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from common.certificates.judging import judge
 from common.certificates.model import Judgement, Role, Source
-from common.certificates.reading import read_files
+from common.certificates.reading import FileSet, read_files
 from common.certificates.tls import confirmed
 
 
@@ -18,4 +18,15 @@ def load(directory: Path, role: Role, *, now: datetime, source: Source) -> Judge
         now: The instant at which the set is to be used; aware.
         source: What the directory is: the operator's, or a view of generated sets.
     """
-    return confirmed(judge(read_files(directory, role), now=now, source=source))
+    return judge_files(read_files(directory, role), now=now, source=source)
+
+
+def judge_files(files: FileSet, *, now: datetime, source: Source) -> Judgement:
+    """Judge what was read before, as `load` does.
+
+    Args:
+        files: What was read.
+        now: The instant at which the set is to be used; aware.
+        source: Where it came from.
+    """
+    return confirmed(judge(files, now=now, source=source))

@@ -20,6 +20,10 @@ _ATTEMPTS: Final = 5
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
+Mark = tuple[int, int, int, int]
+"""Of a file: device, inode, size in bytes, time of its last change in nanoseconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileSet:
     """What the files of a set hold, as it was read at one moment.
@@ -29,12 +33,14 @@ class FileSet:
         contents: The bytes of each file that could be read; never shown, one is a key.
         faults: Why the others could not be read, and warnings about those that could.
         directory: Where they lie; None if they come from a bundle or the store.
+        marks: What tells each file from one that was written since, even with the same content.
     """
 
     role: Role
     contents: Mapping[str, bytes] = field(repr=False)
     faults: tuple[Fault, ...] = ()
     directory: Path | None = None
+    marks: tuple[Mark | None, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
     def from_bytes(cls, role: Role, files: Mapping[str, bytes]) -> "FileSet":
@@ -89,9 +95,6 @@ class FileSet:
         return digest.hexdigest()
 
 
-_Mark = tuple[int, int, int, int]
-
-
 def read_files(directory: Path, role: Role) -> FileSet:
     """The files of a set, all from the same moment; it never blocks on what isn't a file.
 
@@ -113,7 +116,10 @@ def _read_once(directory: Path, role: Role) -> tuple[FileSet, bool]:
     except OSError as error:
         return _unreadable_directory(directory, role, error), True
     try:
-        mark = _mark(os.fstat(folder))
+        try:
+            mark = _mark(os.fstat(folder))
+        except OSError as error:  # a network file system whose server has lost it since
+            return _unreadable_directory(directory, role, error), True
         found = [_read_file(folder, name) for name in FILES[role].all]
         settled = _mark_at(None, str(directory)) == mark
         settled = settled and all(_mark_at(folder, file.name) == file.mark for file in found)
@@ -122,13 +128,14 @@ def _read_once(directory: Path, role: Role) -> tuple[FileSet, bool]:
     contents = {file.name: file.data for file in found if file.data is not None}
     faults = [fault for file in found for fault in file.faults]
     faults += _exposure(role, found)
-    return FileSet(role, MappingProxyType(contents), tuple(faults), directory), settled
+    marks = tuple(file.mark for file in found)
+    return FileSet(role, MappingProxyType(contents), tuple(faults), directory, marks), settled
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
     name: str
-    mark: _Mark | None
+    mark: Mark | None
     data: bytes | None = field(default=None, repr=False)
     mode: int = 0
     faults: tuple[Fault, ...] = ()
@@ -172,11 +179,11 @@ def _read_all(handle: int, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def _mark(status: os.stat_result) -> _Mark:
+def _mark(status: os.stat_result) -> Mark:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _mark_at(folder: int | None, name: str) -> _Mark | None:
+def _mark_at(folder: int | None, name: str) -> Mark | None:
     try:
         return _mark(os.stat(name, dir_fd=folder))
     except OSError:

@@ -9,7 +9,7 @@ from typing import Final
 
 from common.certificates.checks import when
 from common.certificates.judging import inspect, judge
-from common.certificates.model import Certificate, Fault, Judgement, Role, Source
+from common.certificates.model import Certificate, CertificateSet, Fault, Judgement, Role, Source
 from common.certificates.reading import FileSet, read_files
 from common.certificates.tls import client_context, server_context
 from common.errors import CertificateSetError
@@ -73,14 +73,22 @@ def examine(directory: Path, role: Role, *, now: datetime) -> ChannelReport:
     return ChannelReport(role, state, _verdict(state, files), judgement, inspect(files))
 
 
+def try_out(set_: CertificateSet) -> None:
+    """Build the context, as the channel would.
+
+    Raises:
+        CertificateSetError: if OpenSSL refuses what the loader passed.
+    """
+    if set_.role.is_server:
+        server_context(set_)
+    else:
+        client_context(set_)
+
+
 def _second_opinion(judgement: Judgement) -> Judgement:
-    """Build the context, as the channel would."""
     assert judgement.set is not None
     try:
-        if judgement.set.role.is_server:
-            server_context(judgement.set)
-        else:
-            client_context(judgement.set)
+        try_out(judgement.set)
     except CertificateSetError as error:
         found = (fault for fault in error.faults if isinstance(fault, Fault))
         return Judgement(None, (*judgement.faults, *found))

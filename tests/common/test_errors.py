@@ -11,6 +11,7 @@ from common import errors
 from common.certificates import Fault, FaultKind
 from common.errors import (
     CertificateSetError,
+    CustomCertificatesError,
     ExpiredError,
     GarrisonError,
     NoCertificatesError,
@@ -47,6 +48,11 @@ def subclasses(cls: type[GarrisonError]) -> set[type[GarrisonError]]:
         (
             ExpiredError("set in /certs", [EXPIRED]),
             "set in /certs cannot be used:\n  cert.pem: has expired; renew it",
+            1,
+        ),
+        (
+            CustomCertificatesError("/certs", [EXPIRED], ["Failed: one", "Failed: two"]),
+            "Failed: one\nFailed: two",
             1,
         ),
         (NoCertificatesError("/certs", "is empty", "fill it"), "/certs: is empty; fill it", 1),

@@ -1,6 +1,7 @@
 """`garrison certs`: what it prints, and how it exits."""
 
 import json
+import signal
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,9 @@ from click.testing import CliRunner, Result
 from common.certificates import MintOptions, Role, mint, names_for, publish_generation
 from common.certificates.cli import certs
 from common.certificates.model import FILES
-from tests.common.certificates.pki import make_ca, make_server
+from tests.common.certificates.followed import files as good
+from tests.common.certificates.followed import until_printed, watch
+from tests.common.certificates.pki import CLIENT, SERVER, files_for, make_ca, make_client, make_server
 
 NOW = datetime.now(UTC)
 MINTED = mint(NOW, MintOptions("console.test", "defender.test", names_for("console.test")))
@@ -193,3 +196,28 @@ def test_help_reads_well() -> None:
     assert "Say what each channel would do" in run("check", "--help").output
     assert "Show the certificate sets" in run("show", "--help").output
     assert {"show", "check"} <= set(run("--help").output.split())
+
+
+def test_a_fault_is_printed_whole_with_its_remedy(tmp_path: Path) -> None:
+    names = [f"a-rather-long-name-{index}.console.test" for index in range(20)]
+    client = make_client(make_ca("ca"), names=names, purposes=[SERVER, CLIENT])
+    write(tmp_path, files_for(Role.DEFENDER_CLIENT, client, [make_ca("ca")]))
+    assert "issue it for clientAuth only" in run("check", tmp_path).output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_the_command_follows_until_it_is_told_to_stop(tmp_path: Path, number: signal.Signals) -> None:
+    write(
+        tmp_path,
+        good("a", Role.HTTPS_SERVER) | good("b", Role.DEFENDER_CLIENT) | {"defender-client-key.pem": b"x"},
+    )
+    process = await watch(tmp_path)
+    assert "bad" in await until_printed(process, "Defender, connection to the Console")
+    await until_printed(process, "CRIT Failed to construct defender client TLS config error reading X509")
+    await until_printed(process, "A process that starts now exits with these lines. One that runs already:")
+    write(tmp_path, good("c", Role.HTTPS_SERVER))
+    await until_printed(process, "INFO Console HTTPS custom certificates rotated, resetting listener: set ")
+    write(tmp_path, good("d", Role.DEFENDER_CLIENT))
+    await until_printed(process, "INFO Defender custom certificates rotated, resetting connection: set ")
+    process.send_signal(number)
+    assert await process.wait() == 0

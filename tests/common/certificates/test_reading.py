@@ -1,5 +1,6 @@
 """Reading: every file that is none, without blocking, and all from one moment."""
 
+import errno
 import os
 import socket
 import threading
@@ -298,3 +299,34 @@ def test_a_changed_mode_is_no_change(folder: Path) -> None:
 def test_a_key_does_not_show(folder: Path) -> None:
     (folder / KEY).write_bytes(b"very secret")
     assert "very secret" not in repr(read_files(folder, ROLE))
+
+
+def test_a_directory_that_its_server_has_lost(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opens, and then is stale (NFS)."""
+    handles: list[int] = []
+    real_open, real_fstat = os.open, os.fstat
+
+    def open_(path: str, flags: int, **more: int) -> int:
+        handles.append(real_open(path, flags, **more))
+        return handles[-1]
+
+    def fstat(handle: int) -> os.stat_result:
+        if handle == handles[0]:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return real_fstat(handle)
+
+    monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(os, "fstat", fstat)
+    files = read_files(folder, ROLE)
+    assert kinds(files) == {str(folder): FaultKind.UNREADABLE}
+    assert "Stale file handle" in str(files.faults[0])
+
+
+def test_marks_tell_that_a_file_was_written_though_it_holds_the_same(folder: Path) -> None:
+    first = read_files(folder, ROLE)
+    os.utime(folder / KEY, ns=(1, 1))
+    second = read_files(folder, ROLE)
+    assert first == second
+    assert first.fingerprint == second.fingerprint
+    assert first.marks[:2] == second.marks[:2]
+    assert first.marks[2] != second.marks[2]
