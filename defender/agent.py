@@ -5,8 +5,10 @@
     attempt ──▶ failed: say why, wait (back-off), attempt again
        └──▶ welcomed: adopt, then hold: events, orders, moves ──▶ lost: say why, wait, attempt again
 
-A move (the Console asks for it, or the spool began a new epoch) is an attempt beside the connection that is
-held: the new one is adopted once it is welcomed, then the old one is closed (D4).
+A move (the Console asks for it, the spool began a new epoch, or other certificates are to be used) is an
+attempt beside the connection that is held: the new one is adopted once it is welcomed, and the Console closes
+the old one when it waits for nothing on it any more (D4). `choice` says which certificates an attempt uses,
+and whether there is a reason to move; here it is done.
 """
 
 import asyncio
@@ -14,22 +16,18 @@ import contextlib
 import logging
 import math
 import random
+from collections.abc import Coroutine, Sequence
 from enum import Enum
 from typing import Any, Final
 
+from common.certificates import Source
 from common.clock import Clock
 from common.protocol import (
     MAX_EVENTS,
-    CertificateLoaded,
-    CertificateProved,
-    CertificateRejected,
     Claims,
     CloseCode,
-    ConnectionFailed,
-    ConnectionLost,
     FetchLogs,
-    HeldSet,
-    Known,
+    HostFacts,
     Order,
     ReconnectAsked,
     ReportState,
@@ -38,20 +36,19 @@ from common.protocol import (
     Started,
     Stopped,
     Welcome,
-    encode_event,
     log_lines,
     read_event,
-    report,
 )
 from common.version import VERSION
 from defender.backoff import STABLE_AFTER, Backoff
 from defender.causes import Cause, Failure
-from defender.connection import SHOWN, Dialer, Link
-from defender.credentials import CHANNEL, Credentials, CredentialSource
+from defender.choice import Choice, Move
+from defender.chronicle import SHOWN, Chronicle
+from defender.connection import Dialer, Link
+from defender.credentials import Credentials, CredentialSource
 from defender.facts import UNKNOWN, gather, system
 from defender.identity import InstanceKey
 from defender.journal import Journal
-from defender.ledger import Ledger
 from defender.report import state_report
 from defender.settings import DefenderSettings
 from defender.spool import Spool
@@ -60,6 +57,9 @@ log = logging.getLogger(__name__)
 
 STOP_BOUND: Final = 2.0
 """Seconds that a stop may take to hand over the last events and to close the connection."""
+
+REPLACED_BOUND: Final = 10.0
+"""Seconds that the Console may take to close a connection that another has replaced."""
 
 # Other files may be there by now: worth a look before the next attempt.
 _CERTIFICATE_CAUSES: Final = frozenset(
@@ -82,7 +82,7 @@ class Agent:
         key: Its instance key.
         spool: Its events; not closed here.
         source: Where its certificates come from.
-        credentials: What `source` gave at start.
+        credentials: What to begin with: the operator's own, or what `source` gave.
         journal: Its last log lines.
         dialer: To its Console.
         clock: The wall clock, for events.
@@ -106,35 +106,43 @@ class Agent:
         self._key = key
         self._spool = spool
         self._source = source
-        self._credentials = credentials
+        self._choice = Choice(credentials, grace=settings.removed_trust_grace)
+        self._tried: Credentials | None = None
         self._host = UNKNOWN
         self._journal = journal
         self._dialer = dialer
         self._clock = clock
         self._rng = rng
         self._backoff = Backoff(settings.reconnect_cap, rng)
-        self._ledger = Ledger()
-        self._proved: set[str] = set()
+        self._chronicle = Chronicle(settings.address, spool, clock, on_event=self._send_events)
         self._link: Link | None = None
         self._loop = asyncio.get_running_loop()
         self._ending: asyncio.Future[tuple[Ending, str]] = self._loop.create_future()
-        self._move: asyncio.Future[ReconnectAsked] = self._loop.create_future()
+        self._asked: ReconnectAsked | None = None
+        self._stirring: asyncio.Future[None] = self._loop.create_future()
         self._empty: asyncio.Future[None] | None = None
         self._leaving: set[Link] = set()
         self._settling: asyncio.TimerHandle | None = None
+        self._trust_ends: asyncio.TimerHandle | None = None
 
     # Its life
 
-    async def run(self) -> Ending:
-        """Stay connected until `stop` or the Console's order; failures never end it."""
-        self._record(Started(VERSION))
-        self._loaded()
+    async def run(self, *beside: Coroutine[Any, Any, None]) -> Ending:
+        """Stay connected until `stop` or the Console's order; failures to connect never end it.
+
+        Args:
+            beside: What is to run for as long, such as the watcher of certificates.
+        """
+        self._chronicle.record(Started(VERSION))
+        self._chronicle.loaded(self._choice.wanted)
         async with asyncio.TaskGroup() as tasks:
-            connecting = tasks.create_task(self._stay_connected(), name="connection")
+            running = [tasks.create_task(self._stay_connected(), name="connection")]
+            running += [tasks.create_task(work, name="beside") for work in beside]
             ending, reason = await self._ending
-            connecting.cancel()
+            for task in running:
+                task.cancel()
         log.info("Stopping: %s", reason)
-        self._record(Stopped(reason))
+        self._chronicle.record(Stopped(reason))
         await self._leave(reason)
         return ending
 
@@ -145,18 +153,21 @@ class Agent:
 
     async def _leave(self, reason: str) -> None:
         """Hand over the last events and say goodbye, as far as there is time."""
-        if self._settling:
-            self._settling.cancel()
-        link = self._link
-        if link is None:
+        for timer in (self._settling, self._trust_ends):
+            if timer:
+                timer.cancel()
+        links = {*((self._link,) if self._link else ()), *self._leaving}
+        if not links:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_BOUND):
-                await self._handed_over(link)
-                link.close(CloseCode.GOING_AWAY, reason)
-                await asyncio.shield(link.ended)
-        for left in (link, *self._leaving):
-            left.abort()
+                if self._link:
+                    await self._handed_over(self._link)
+                for link in links:
+                    link.close(CloseCode.GOING_AWAY, reason)
+                await asyncio.wait({link.ended for link in links})
+        for link in links:
+            link.abort()
 
     async def _handed_over(self, link: Link) -> None:
         """Until the Console has all events or the connection is gone; leaves half of STOP_BOUND."""
@@ -172,66 +183,106 @@ class Agent:
         )
         log.info("Connecting to the Console at %s", self._settings.address)
         while True:
-            if self._move.done():  # What was asked on a connection that is gone.
-                self._take_move()
-            attempt = await self._attempt()
+            self._asked = None  # What was asked on a connection that is gone.
+            attempt = await self._attempt(self._choice.sets(self._loop.time()))
             if isinstance(attempt, Link):
                 failure = await self._hold(attempt)
-                self._lost(failure)
+                self._chronicle.lost(failure)
             else:
                 failure = attempt
-                self._failed(failure)
-            await asyncio.sleep(self._backoff.next_delay(retry_after=failure.retry_after))
+            await self._pause(self._backoff.next_delay(retry_after=failure.retry_after))
             self._look_for_certificates(failure)
 
-    async def _attempt(self) -> Link | Failure:
-        """One attempt; it ends with a failure, or welcomed and adopted."""
-        link = Link(self._key, self._claims(), observer=self, jitter=self._rng.random())
-        failure = await link.open(self._dialer, self._credentials.context)
-        return failure or link
+    async def _attempt(
+        self, sets: Sequence[Credentials], *, deadline: float = math.inf, what: str = "Cannot connect"
+    ) -> Link | Failure:
+        """Try one set after the other; ends with the last failure, or welcomed and adopted.
 
-    def _claims(self) -> Claims:
+        All of them at once, whatever the failure: a peer that refuses our certificate may look like one that
+        isn't there (its alert can be lost in a reset).
+
+        Args:
+            sets: What to try, the wanted one first.
+            deadline: When a failure has to be said, monotonic seconds.
+            what: What to say of a failure.
+        """
+        self._tried = sets[0]
+        now = self._loop.time()
+        # A little before the deadline, so that the failure can be said in time.
+        until = now + (deadline - now) * 0.9 if now < deadline < math.inf else None
+        outcome: Link | Failure
+        for credentials in sets:
+            outcome = await self._open(credentials, until)
+            if isinstance(outcome, Link):
+                break
+            which = f" with the certificates of {credentials.place}" if len(sets) > 1 else ""
+            self._chronicle.failed(outcome, f"{what}{which}", self._loop.time())
+            if outcome.retry_after is not None:
+                break  # Who asks us to stay away for a while has nothing against the set.
+        return outcome
+
+    async def _open(self, credentials: Credentials, until: float | None) -> Link | Failure:
+        before = self._link
+        claims = self._claims(credentials)
+        link = Link(self._key, credentials, claims, observer=self, jitter=self._rng.random())
+        try:
+            async with asyncio.timeout_at(until):
+                return await link.open(self._dialer) or link
+        except TimeoutError:
+            if self._link is not None and self._link is not before:
+                return self._link  # Welcomed at the very moment that time was over.
+            return Failure(Cause.UNREACHABLE, "the Console didn't welcome us by its own deadline")
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next attempt; a set that wasn't tried yet ends the wait."""
+        until = self._loop.time() + seconds
+        while self._was_tried(self._choice.wanted) and self._loop.time() < until:
+            await self._stirred(until)
+
+    def _claims(self, credentials: Credentials) -> Claims:
         self._spool.flush()
         position = self._spool.position
-        certificates = self._credentials.set
-        held = HeldSet(
-            CHANNEL,
-            certificates.leaf.fingerprint,
-            certificates.not_after,
-            certificates.source.value,
-            proved=certificates.fingerprint in self._proved,
-        )
-        return self._host.claims(
-            SpoolState(position.epoch, position.first, position.next, position.dropped), (held,)
-        )
+        spool = SpoolState(position.epoch, position.first, position.next, position.dropped)
+        return self._host.claims(spool, self._choice.held(credentials, self._loop.time()))
 
     def on_welcome(self, link: Link, welcome: Welcome) -> None:
-        """Make a welcomed connection the one in use; the one before it, if it still stands, ends."""
+        """Make a welcomed connection the one in use; the one before it, if it still stands, is let go."""
         before, self._link = self._link, link
+        self._asked = None
         log.info(
             "Connected to the Console at %s as %s, session %d (its certificate %s, ours %s)",
             self._settings.address,
             welcome.defender_id,
             welcome.session,
             link.leaf[:SHOWN],
-            self._credentials.set.leaf.fingerprint[:SHOWN],
+            link.credentials.set.leaf.fingerprint[:SHOWN],
         )
         if self._settling:
             self._settling.cancel()
         self._settling = self._loop.call_later(STABLE_AFTER, self._settled)
         self._backoff.welcomed()
         self._catch_up(link, welcome.acked_through)
-        self._prove()
-        link.post_facts(system(self._settings.data_folder))
-        self.on_room(link)
         if before is not None:
             self._let_go(before)
+        self._prove(link)
+        link.post_facts(self._facts(link))
+        self.on_room(link)
 
     def _let_go(self, link: Link) -> None:
-        """Close a connection that another has replaced, and keep it until it is gone."""
+        """Keep a connection that another has replaced until the Console closes it.
+
+        It does so when nothing is under way there any more: what it sent just before is still answered there.
+        """
+        now = self._loop.time()
+        until = min(now + REPLACED_BOUND, self._choice.ends(link.credentials))
+        bound = self._loop.call_at(until, link.close, CloseCode.NORMAL, "moved")
+
+        def gone(_: object) -> None:
+            bound.cancel()
+            self._leaving.discard(link)
+
         self._leaving.add(link)
-        link.ended.add_done_callback(lambda _: self._leaving.discard(link))
-        link.close(CloseCode.NORMAL, "moved")
+        link.ended.add_done_callback(gone)
 
     def _catch_up(self, link: Link, acked_through: int) -> None:
         """Bring the spool to where the Console is."""
@@ -247,73 +298,82 @@ class Agent:
             return
         self._spool.acknowledge(link.epoch, acked_through)
 
-    def _prove(self) -> None:
-        certificates = self._credentials.set
-        if certificates.fingerprint not in self._proved:
-            self._proved.add(certificates.fingerprint)
-            leaf = certificates.leaf.fingerprint
-            source = certificates.source.value
-            self._record(CertificateProved(CHANNEL, source, leaf, certificates.not_after))
+    def _prove(self, link: Link) -> None:
+        ours = link.credentials
+        if self._choice.welcomed(ours, link.chain, now=self._loop.time(), wall=self._clock.now()):
+            self._chronicle.proved(ours)
+        self._bound_by_trust()
 
     def _settled(self) -> None:
         """The connection has lasted: what comes next is news."""
         self._settling = None
         self._backoff.lived(STABLE_AFTER)
-        for cause, count in self._ledger.settled().items():
-            self._record(ConnectionFailed(cause.value, "and now connected", count))
+        self._chronicle.settled()
 
     # Holding, and moving
 
     async def _hold(self, link: Link) -> Failure:
-        """Stay connected, and move when asked to; why the last connection ended."""
+        """Stay connected, and move when there is a reason to; why the last connection ended."""
         while not link.ended.done():
-            await _first_of(link.ended, self._move)
-            if self._move.done() and not link.ended.done():
-                link = await self._move_from(link, self._take_move())
+            move = self._reason_to_move(link)
+            if move is None:
+                await self._stirred(link=link)
+            else:
+                link = await self._move_from(link, move)
         self._link = None
         if self._settling:
             self._settling.cancel()
         return link.ended.result()
 
-    def _take_move(self) -> ReconnectAsked:
-        asked = self._move.result()
-        self._move = self._loop.create_future()
-        return asked
+    def _reason_to_move(self, link: Link) -> Move | None:
+        renewed = link.epoch != self._spool.position.epoch
+        now = self._loop.time()
+        return self._choice.move(link.credentials, asked=self._asked, renewed=renewed, now=now)
 
-    async def _move_from(self, link: Link, asked: ReconnectAsked) -> Link:
-        """Open the next connection beside this one in its slot; the one to hold then.
+    async def _move_from(self, link: Link, move: Move) -> Link:
+        """Open the next connection beside this one; the one to hold then.
 
         What fails is said to the Console on this one, before the deadline, and tried again for as long as
-        this one stands (D4a).
+        this one stands and the reason does (D4a).
         """
-        log.info("Moving to a new connection: %s", asked.reason)
+        log.info("Moving to a new connection: %s", move.reason)
         backoff = Backoff(self._settings.reconnect_cap, self._rng)
-        wait, deadline = asked.at - self._loop.time(), asked.deadline
-        while not await _ends_within(link.ended, wait):
-            attempt = await self._attempt_until(deadline)
+        at, deadline = move.at, move.deadline
+        wanted = move.sets[0]
+        if not move.asked and self._was_tried(wanted) and not wanted.same(link.credentials):
+            # It failed a moment ago, when the present connection came about with another set.
+            at = self._loop.time() + backoff.next_delay()
+        while self._reason_to_move(link) == move and not link.ended.done():
+            if self._loop.time() < at:
+                await self._stirred(at, link)
+                continue
+            what = "Cannot move to a new connection, the present one is kept"
+            attempt = await self._attempt(move.sets, deadline=deadline, what=what)
             if isinstance(attempt, Link):
                 return attempt
-            self._failed(attempt, "Cannot move to a new connection, the present one is kept")
-            link.move_failed(attempt)
+            if move.asked:
+                link.move_failed(attempt)
             self._look_for_certificates(attempt)
             # Once a failure was said, the deadline has no meaning any more.
-            wait, deadline = backoff.next_delay(retry_after=attempt.retry_after), math.inf
-            if self._move.done():
-                asked = self._take_move()
-                wait, deadline = asked.at - self._loop.time(), asked.deadline
+            at = self._loop.time() + backoff.next_delay(retry_after=attempt.retry_after)
+            deadline = math.inf
         return link
 
-    async def _attempt_until(self, deadline: float) -> Link | Failure:
-        """An attempt that ends a little before the deadline, so that its failure can be said in time."""
-        now, before = self._loop.time(), self._link
-        until = now + (deadline - now) * 0.9 if now < deadline < math.inf else None
-        try:
-            async with asyncio.timeout_at(until):
-                return await self._attempt()
-        except TimeoutError:
-            if self._link is not None and self._link is not before:
-                return self._link  # Welcomed at the very moment that time was over.
-            return Failure(Cause.UNREACHABLE, "the Console didn't welcome us by its own deadline")
+    def _was_tried(self, credentials: Credentials) -> bool:
+        """Whether the last attempt began with this set."""
+        return self._tried is not None and self._tried.same(credentials)
+
+    def _stir(self) -> None:
+        """Something has changed that may be a reason to connect anew."""
+        if not self._stirring.done():
+            self._stirring.set_result(None)
+
+    async def _stirred(self, until: float | None = None, link: Link | None = None) -> None:
+        """Wait for a change, for the end of a connection, or until some instant (monotonic seconds)."""
+        if self._stirring.done():
+            self._stirring = self._loop.create_future()
+        seconds = None if until is None else max(0.0, until - self._loop.time())
+        await _first_of(self._stirring, *((link.ended,) if link else ()), seconds=seconds)
 
     # What the link says
 
@@ -322,7 +382,7 @@ class Agent:
         if link is not self._link:
             return
         if link.epoch != self._spool.position.epoch:
-            self._ask_move("the spool began a new epoch")
+            self._stir()
             return
         while link.room:
             events = self._spool.read(link.next_event, min(link.room, MAX_EVENTS))
@@ -330,8 +390,14 @@ class Agent:
                 return
             link.post_events(events[0][0], [read_event(body) for _, body in events])
 
+    def _send_events(self) -> None:
+        if self._link:
+            self.on_room(self._link)
+
     def on_acknowledged(self, link: Link, epoch: str, through: int) -> None:
         """Forget what the Console has."""
+        if link is not self._link:
+            return  # Its Welcome on the newer one has said so already.
         self._spool.acknowledge(epoch, through)
         if self._empty and not self._empty.done() and not self._spool.held:
             self._empty.set_result(None)
@@ -355,8 +421,8 @@ class Agent:
                     self._settings,
                     host=self._host,
                     key=self._key,
-                    credentials=self._credentials,
-                    proved=self._proved,
+                    held=self._choice.sets(self._loop.time()),
+                    proved=self._choice.proved,
                     spool=self._spool,
                     link=link,
                 )
@@ -364,71 +430,56 @@ class Agent:
 
     def on_move(self, link: Link, asked: ReconnectAsked) -> None:
         """Connect anew in the slot that the Console gives."""
-        if link is self._link and not self._move.done():
-            self._move.set_result(asked)
-
-    def _ask_move(self, reason: str) -> None:
-        if not self._move.done():
-            now = self._loop.time()
-            self._move.set_result(ReconnectAsked(now, math.inf, reason))
-
-    # What it records and says
-
-    def _record(self, details: Known) -> None:
-        self._spool.append(encode_event(report(details, self._clock.now())))
-        if self._link:
-            self.on_room(self._link)
-
-    def _failed(self, failure: Failure, what: str = "Cannot connect") -> None:
-        verdict = self._ledger.note(failure, self._loop.time())
-        if verdict.log:
-            again = f" ({verdict.repeats} more times since it was last said)" if verdict.repeats else ""
-            log.warning("%s: %s: %s%s", what, self._settings.address, failure, again)
-        if verdict.event:
-            self._record(ConnectionFailed(failure.cause.value, failure.detail, verdict.event))
-
-    def _lost(self, failure: Failure) -> None:
-        # Each is told: one that was welcomed has emptied the spool before, so these can't fill it.
-        log.warning("Lost the Console at %s: %s", self._settings.address, failure)
-        self._record(ConnectionLost(failure.detail, failure.code))
+        if link is self._link:
+            self._asked = asked
+            self._stir()
 
     # Certificates
 
-    def _loaded(self) -> None:
-        certificates = self._credentials.set
-        log.info(
-            "Using certificate %s from %s, valid until %s",
-            certificates.leaf.fingerprint[:SHOWN],
-            self._source.place,
-            certificates.not_after.isoformat(),
-        )
-        self._record(
-            CertificateLoaded(
-                CHANNEL, certificates.source.value, certificates.leaf.fingerprint, certificates.not_after
-            )
-        )
+    def offer(self, credentials: Credentials) -> None:
+        """Use another set from now on: it is in force for every attempt that begins after this.
+
+        A connection that stands is kept until one over the new set is welcomed; without one, the next
+        attempt begins at once.
+        """
+        if not self._choice.offer(credentials, now=self._loop.time(), wall=self._clock.now()):
+            return
+        self._chronicle.loaded(credentials)
+        self._bound_by_trust()
+        if self._link:
+            self._link.post_facts(self._facts(self._link))
+        self._stir()
+
+    def _bound_by_trust(self) -> None:
+        """Close the connection when the trust that it rests on ends, if it does."""
+        if self._trust_ends:
+            self._trust_ends.cancel()
+            self._trust_ends = None
+        link = self._link
+        ends = self._choice.ends(link.credentials) if link else math.inf
+        if link and ends < math.inf:
+            words = "our bundle vouches for the Console no longer"
+            self._trust_ends = self._loop.call_at(ends, link.close, CloseCode.TRUST_REMOVED, words)
+
+    def _facts(self, link: Link) -> HostFacts:
+        held = self._choice.held(link.credentials, self._loop.time())
+        return system(self._settings.data_folder, held)
 
     def _look_for_certificates(self, failure: Failure) -> None:
-        """After a failure that other certificates may mend: has a deployment brought some?"""
-        if failure.cause not in _CERTIFICATE_CAUSES:
+        """After a failure that other certificates may mend: has a deployment brought some?
+
+        Not where the operator's own are wanted: the watcher brings those.
+        """
+        source = self._choice.wanted.set.source
+        if failure.cause not in _CERTIFICATE_CAUSES or source is Source.CUSTOM:
             return
         found = self._source.reload(self._clock.now())
         if isinstance(found, Credentials):
-            if found.set.fingerprint != self._credentials.set.fingerprint:
-                self._credentials = found
-                self._loaded()
+            self.offer(found)
         elif found:
-            for fault in found:
-                log.error("New certificates in %s cannot be used: %s", self._source.place, fault)
-            self._record(CertificateRejected(CHANNEL, self._credentials.set.source.value, tuple(found)))
+            self._chronicle.rejected(self._source.place, source.value, found)
 
 
 async def _first_of(*futures: asyncio.Future[Any], seconds: float | None = None) -> None:
     """Until one of these is done, or the time is over. None of them is cancelled."""
     await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-
-
-async def _ends_within(ended: asyncio.Future[Failure], seconds: float) -> bool:
-    """Whether a connection ends within these seconds; waits for all of them if not."""
-    await asyncio.wait({ended}, timeout=max(0.0, seconds))
-    return ended.done()

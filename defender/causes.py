@@ -69,15 +69,16 @@ REMEDIES: Final = {
     "Console runs",
     Cause.NOT_A_CONSOLE: "name the Console's Defender channel in WS_ADDRESS (port 8084 by default, "
     "not the web page's 8083), and let nothing in between end its TLS",
-    Cause.UNKNOWN_CA: "deploy this Defender anew with the Console's present install bundle, or correct "
-    "WS_ADDRESS if it names another Console, or its web page's port",
+    Cause.UNKNOWN_CA: "deploy this Defender anew with the Console's present install bundle (custom "
+    "certificates: copy a defender-ca.pem that holds the Console's CA), or correct WS_ADDRESS if it names "
+    "another Console, or its web page's port",
     Cause.CONSOLE_EXPIRED: "renew the Console's certificate; if it is valid, correct the clock of this host",
-    Cause.OWN_EXPIRED: "deploy this Defender anew with a fresh install bundle; if its certificate is valid, "
-    "correct the Console's clock",
+    Cause.OWN_EXPIRED: "deploy this Defender anew with a fresh install bundle (custom certificates: copy "
+    "renewed ones); if its certificate is valid, correct the Console's clock",
     Cause.WRONG_NAME: "add the name to the Console's certificate (CONSOLE_SAN), or use one that it has in "
     "WS_ADDRESS",
     Cause.REFUSED: "look at the Console's log for the reason; deploy this Defender anew with a fresh install "
-    "bundle, or have it admitted there",
+    "bundle (custom certificates: copy ones of a CA that the Console trusts), or have it admitted there",
     Cause.BUSY: "it tries again when the Console asked it to",
     Cause.PROTOCOL: "run versions of Console and Defender that fit together; the Console's log says more",
     Cause.CLOSED: "it connects again by itself",

@@ -1,5 +1,6 @@
 """From what the transport and the WebSocket say to a cause that an operator can act on. Pure."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from common.protocol import REFUSALS, CloseCode
@@ -59,6 +60,14 @@ _TWIN: Final = (
     "another process with this Defender's instance key took over (if this data folder was copied, remove "
     "instance-key.pem from the copy)"
 )
+# A wait where only an operator can change what is wrong. Files are the exception: they may come at any time.
+_CODES: Final[Mapping[int, tuple[Cause, str, float | None]]] = {
+    **dict.fromkeys(REFUSALS, (Cause.REFUSED, "the Console refuses this Defender", REFUSED_WAIT)),
+    CloseCode.TRUST_REMOVED: (Cause.REFUSED, "the Console refuses this Defender", None),
+    CloseCode.CERTIFICATE_EXPIRED: (Cause.OWN_EXPIRED, "this Defender's certificate has expired", None),
+    CloseCode.SILENT: (Cause.LOST, "the Console is no longer heard", None),
+    CloseCode.SUPERSEDED: (Cause.CLOSED, _TWIN, REFUSED_WAIT),
+}
 _ABNORMAL: Final = 1006
 """No close frame came (RFC 6455 §7.1.5)."""
 
@@ -71,7 +80,9 @@ def attempt_failure(error: ConnectionFailed, place: str) -> Failure:
     return _by_kind(error.kind, error.detail)
 
 
-def close_failure(code: int, reason: str, error: Exception | None, *, welcomed: bool) -> Failure:
+def close_failure(
+    code: int, reason: str, error: Exception | None, *, welcomed: bool, ours: bool = False
+) -> Failure:
     """Why a WebSocket didn't come about, or ended.
 
     Args:
@@ -79,26 +90,23 @@ def close_failure(code: int, reason: str, error: Exception | None, *, welcomed: 
         reason: The peer's words, or ours if we closed.
         error: What the transport or the upgrade ended with, if with an error.
         welcomed: Whether the connection had stood.
+        ours: Whether we closed it.
     """
     if isinstance(error, UpgradeRefused):
         return _upgrade_failure(error)
     if code == _ABNORMAL:
         return _broken(reason, error, welcomed=welcomed)
-    cause, sentence, retry_after = _closed(code, welcomed=welcomed)
+    cause, sentence, retry_after = _closed(code, welcomed=welcomed, ours=ours)
     return Failure(cause, f"{sentence}: {_named(code, reason)}", retry_after, code)
 
 
-def _closed(code: int, *, welcomed: bool) -> tuple[Cause, str, float | None]:
+def _closed(code: int, *, welcomed: bool, ours: bool) -> tuple[Cause, str, float | None]:
     """What a close code means: cause, sentence, seconds to stay away."""
-    if code in REFUSALS or code == CloseCode.TRUST_REMOVED:
-        return Cause.REFUSED, "the Console refuses this Defender", REFUSED_WAIT
-    if code == CloseCode.SILENT:
-        return Cause.LOST, "the Console is no longer heard", None
-    if code == CloseCode.SUPERSEDED:
-        return Cause.CLOSED, _TWIN, REFUSED_WAIT
     if code in _MOVES:
         return Cause.CLOSED if welcomed else Cause.BUSY, "the Console closed the connection", None
-    return Cause.PROTOCOL, "the connection was closed", None
+    if code == CloseCode.TRUST_REMOVED and ours:
+        return Cause.UNKNOWN_CA, "this Defender closed the connection", None
+    return _CODES.get(code, (Cause.PROTOCOL, "the connection was closed", None))
 
 
 def _broken(reason: str, error: Exception | None, *, welcomed: bool) -> Failure:

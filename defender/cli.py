@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from common.errors import ExpiredError
+from common.errors import CustomCertificatesError, ExpiredError
 from defender.causes import ExitCode, Failure
 from defender.settings import DefenderSettings
 
@@ -82,6 +82,8 @@ def check(config: Path | None, *, hello: bool) -> int:
 
     try:
         checked = prove(settings, hello=hello)
+    except CustomCertificatesError as error:
+        return error.exit_code  # What is wrong has been said, as `run` says it.
     except ExpiredError as error:
         click.echo(f"garrison: {error}", err=True)
         return ExitCode.OWN_EXPIRED

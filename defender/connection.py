@@ -41,12 +41,10 @@ from common.transport import (
 )
 from defender.causes import Cause, Failure
 from defender.classify import attempt_failure, close_failure
+from defender.credentials import Credentials
 from defender.identity import InstanceKey
 from defender.resolve import Resolver
 from defender.settings import Address
-
-SHOWN: Final = 16
-"""Hex digits of a fingerprint that a log line shows; as many as in the Console's."""
 
 CLOSE_BOUND: Final = 5.0
 """Seconds that the Console may take to answer a close."""
@@ -83,21 +81,33 @@ class Link:
     Attributes:
         outcome: Set once: the Welcome, or why there was none.
         ended: Set once the connection is gone: why.
+        credentials: What it presents and trusts.
         leaf: SHA-256 of the Console's certificate, hex; empty before TLS stands.
+        chain: The Console's certificates as they were verified, DER, leaf first; empty before TLS stands.
         console_version: The Console's version; empty before the Welcome.
         round_trip: Seconds of the last heartbeat's, None before.
         skew: Seconds that the Console's clock is ahead, None before it was told.
 
     Args:
         key: The instance key.
+        credentials: What to present and trust.
         claims: What the Hello says.
         observer: Whom to tell.
         jitter: A random number in [0, 1), for the first heartbeat.
     """
 
-    def __init__(self, key: InstanceKey, claims: Claims, *, observer: Observer, jitter: float) -> None:
+    def __init__(
+        self,
+        key: InstanceKey,
+        credentials: Credentials,
+        claims: Claims,
+        *,
+        observer: Observer,
+        jitter: float,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._key = key
+        self.credentials = credentials
         self._claims = claims
         self._observer = observer
         self._jitter = jitter
@@ -109,20 +119,21 @@ class Link:
         self.outcome: asyncio.Future[Welcome | Failure] = self._loop.create_future()
         self.ended: asyncio.Future[Failure] = self._loop.create_future()
         self.leaf = ""
+        self.chain: tuple[bytes, ...] = ()
         self.console_version = ""
         self.round_trip: float | None = None
         self.skew: float | None = None
 
     # What the owner asks
 
-    async def open(self, dialer: "Dialer", context: ssl.SSLContext) -> Failure | None:
+    async def open(self, dialer: "Dialer") -> Failure | None:
         """Connect, prove both sides and say Hello.
 
         Returns:
             Why there is no connection; None once the Console has welcomed us. Bounded by the dialer's
             patience and the protocol's.
         """
-        connection = await dialer.dial(context, self)
+        connection = await dialer.dial(self.credentials.context, self)
         if isinstance(connection, Failure):
             return connection
         self._connection = connection
@@ -198,8 +209,8 @@ class Link:
     def on_open(self, connection: WebSocketConnection) -> None:
         """The upgrade is done: the Console speaks next."""
         self._connection = connection
-        der = console_certificate(connection)
-        digest = leaf_digest(der)
+        self.chain = connection.transport.get_extra_info("peer_chain")
+        digest = leaf_digest(self.chain[0])
         self.leaf = digest.hex()
         self._end = DefenderEnd(self._key.private, self._claims, leaf=digest, jitter=self._jitter)
         self._opened_at = self._loop.time()
@@ -224,7 +235,7 @@ class Link:
             self._timer.cancel()
         if self._said:
             code, reason, exc = self._said.code, self._said.reason, None
-        failure = close_failure(code, reason, exc, welcomed=welcomed)
+        failure = close_failure(code, reason, exc, welcomed=welcomed, ours=self._said is not None)
         if not self.outcome.done():
             self.outcome.set_result(failure)
         if not self.ended.done():

@@ -1,7 +1,8 @@
 """The certificate set that the Defender presents and trusts, and where it comes from.
 
-From INSTALL_BUNDLE if it carries certificates, else from `<DATA_FOLDER>/certificates` (a mounted Secret, or
-what a deployment copied there). A DaemonSet's bundle carries none: there the Secret does.
+The Console's own: from INSTALL_BUNDLE if it carries certificates, else from `<DATA_FOLDER>/certificates` (a
+mounted Secret, or what a deployment copied there). A DaemonSet's bundle carries none: there the Secret does.
+A set that the operator put into the directory of custom certificates wins over both; the watcher brings it.
 """
 
 import logging
@@ -26,6 +27,7 @@ from common.certificates import (
     read_files,
 )
 from common.errors import CertificateSetError, ExpiredError, NoCertificatesError
+from common.protocol import HeldSet
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +38,46 @@ FOLDER: Final = "certificates"
 _TLS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Credentials:
     """A set that was judged good, and the TLS context made of it.
 
     Attributes:
         set: The set.
         context: For connections to the Console; never changed.
+        place: Where it was found, as a message calls it.
     """
 
     set: CertificateSet
     context: ssl.SSLContext = field(repr=False)
+    place: str
+
+    @classmethod
+    def of(cls, set_: CertificateSet, place: object, *, tls_minimum: str = "1.3") -> "Credentials":
+        """Make a set's context.
+
+        Args:
+            set_: Of the role DEFENDER_CLIENT.
+            place: Where it was found.
+            tls_minimum: `1.3` or `1.2`.
+
+        Raises:
+            CertificateSetError: if OpenSSL refuses what the loader passed.
+        """
+        return cls(set_, client_context(set_, minimum=_TLS[tls_minimum]), str(place))
+
+    def same(self, other: "Credentials") -> bool:
+        """Whether the other set is this one, wherever it was found."""
+        return self is other or self.set.fingerprint == other.set.fingerprint
+
+    def held(self, *, proved: bool) -> HeldSet:
+        """What the Console is told of it.
+
+        Args:
+            proved: Whether a Welcome was received over it.
+        """
+        leaf, source = self.set.leaf.fingerprint, self.set.source.value
+        return HeldSet(CHANNEL, leaf, self.set.not_after, source, proved=proved)
 
 
 class CredentialSource:
@@ -65,7 +96,7 @@ class CredentialSource:
         secrets = decode_bundle(install_bundle).secrets if install_bundle else {}
         self._given = FileSet.from_bytes(Role.DEFENDER_CLIENT, secrets) if secrets else None
         self._directory = data_folder / FOLDER
-        self._minimum = _TLS[tls_minimum]
+        self._minimum = tls_minimum
         self._seen = ""
 
     @property
@@ -121,7 +152,7 @@ class CredentialSource:
         if judgement.set is None:
             kind = ExpiredError if _only_dates(judgement.errors) else CertificateSetError
             raise kind(f"certificates of {self.place}", judgement.faults)
-        return Credentials(judgement.set, client_context(judgement.set, minimum=self._minimum))
+        return Credentials.of(judgement.set, self.place, tls_minimum=self._minimum)
 
 
 def _only_dates(faults: Sequence[Fault]) -> bool:

@@ -79,11 +79,12 @@ def _name(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)[:255]
 
 
-def system(folder: Path) -> HostFacts:
+def system(folder: Path, certificates: tuple[HeldSet, ...] = ()) -> HostFacts:
     """What the host has, as the API's `defender.SystemInfo` names it; what cannot be told is 0.
 
     Args:
         folder: On the disk that counts: the data folder.
+        certificates: The sets that are held.
     """
     try:
         disk = shutil.disk_usage(folder)
@@ -96,6 +97,7 @@ def system(folder: Path) -> HostFacts:
         memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GB, 2),
         total_disk_space_gb=round(total / _GB),
         free_disk_space_gb=round(free / _GB),
+        certificates=certificates,
     )
 
 

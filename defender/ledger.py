@@ -47,17 +47,18 @@ class _Count:
 class Ledger:
     """The failures of one Defender since it last had a connection that lasted."""
 
-    _lines: dict[tuple[Cause, str], _Line] = field(default_factory=dict)
+    _lines: dict[tuple[str, Cause, str], _Line] = field(default_factory=dict)
     _counts: dict[Cause, _Count] = field(default_factory=dict)
 
-    def note(self, failure: Failure, now: float) -> Verdict:
+    def note(self, failure: Failure, now: float, what: str = "") -> Verdict:
         """Count a failure and decide what to say of it.
 
         Args:
             failure: What happened.
             now: Monotonic seconds.
+            what: What came to nothing by it: the same cause is worth another line when it costs more.
         """
-        log, repeats = self._line(failure, now)
+        log, repeats = self._line((what, failure.cause, failure.detail), now)
         return Verdict(log, repeats, self._event(failure.cause, now))
 
     def settled(self) -> dict[Cause, int]:
@@ -68,8 +69,7 @@ class Ledger:
             count.unsaid = 0
         return unsaid
 
-    def _line(self, failure: Failure, now: float) -> tuple[bool, int]:
-        key = (failure.cause, failure.detail)
+    def _line(self, key: tuple[str, Cause, str], now: float) -> tuple[bool, int]:
         line = self._lines.get(key)
         if line is None:
             if len(self._lines) >= 64:  # Details that vary without end may not fill the memory.

@@ -1,6 +1,6 @@
 """The state that a Defender reports when its Console asks: flat values, no secrets."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from common.protocol import Fields
 from defender.connection import Link
@@ -16,7 +16,7 @@ def state_report(
     *,
     host: Host,
     key: InstanceKey,
-    credentials: Credentials,
+    held: Sequence[Credentials],
     proved: Collection[str],
     spool: Spool,
     link: Link,
@@ -27,12 +27,11 @@ def state_report(
         settings: Its options.
         host: What it says about itself.
         key: Its instance key; only the public part's fingerprint is told.
-        credentials: What it presents.
+        held: The sets that it has: what it wants to use, and the one before for as long as it needs that.
         proved: Fingerprints of the sets that a Welcome was received over.
         spool: Its events.
         link: The connection that was asked on.
     """
-    certificates = credentials.set
     position = spool.position
     return {
         "hostname": host.hostname,
@@ -45,12 +44,14 @@ def state_report(
         "certificates": [
             {
                 "channel": CHANNEL,
-                "source": certificates.source.value,
-                "fingerprint": certificates.leaf.fingerprint,
-                "set": certificates.fingerprint,
-                "notAfter": certificates.not_after.isoformat(),
-                "proved": certificates.fingerprint in proved,
+                "source": one.set.source.value,
+                "fingerprint": one.set.leaf.fingerprint,
+                "set": one.set.fingerprint,
+                "notAfter": one.set.not_after.isoformat(),
+                "proved": one.set.fingerprint in proved,
+                "inUse": one.same(link.credentials),
             }
+            for one in held
         ],
         "spool": {
             "epoch": position.epoch,

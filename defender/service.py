@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import gc
 import logging
 import random
@@ -10,8 +9,9 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from common.certificates import CertificateSet, Channel, Role, Watcher
 from common.clock import Clock, SystemClock
-from common.errors import CertificateSetError, GarrisonError, UsageError
+from common.errors import CertificateSetError, CustomCertificatesError, GarrisonError, UsageError
 from common.logging import JSONFormatter, LogFormat, TextFormatter, configure_logging
 from common.protocol import CloseCode, SpoolState
 from defender.agent import STOP_BOUND, Agent, Ending
@@ -42,9 +42,11 @@ def run(settings: DefenderSettings, clock: Clock | None = None) -> Ending | None
     """
     journal = _log(settings)
     try:
-        return _run(settings, journal, clock or SystemClock())
+        return asyncio.run(_serve(settings, journal, clock or SystemClock()))
     except UsageError:
         raise
+    except CustomCertificatesError:
+        pass  # The watcher has said it, in its own words.
     except CertificateSetError as error:
         for fault in error.faults:
             log.critical("%s: %s", error.thing, fault)
@@ -53,12 +55,18 @@ def run(settings: DefenderSettings, clock: Clock | None = None) -> Ending | None
     return None
 
 
-def _run(settings: DefenderSettings, journal: Journal, clock: Clock) -> Ending:
+async def _serve(settings: DefenderSettings, journal: Journal, clock: Clock) -> Ending:
+    # What may end it comes before what makes anything.
+    look(settings.data_folder)
+    source = _source(settings)
+
+    def use(credentials: Credentials) -> None:
+        agent.offer(credentials)
+
+    watcher = _watcher(settings, clock, use)
+    credentials = await _first(settings, watcher, source, clock)
     with _folder(settings) as (key, spool):
-        source = _source(settings)
-        credentials = source.load(clock.now())
-        make = functools.partial(
-            Agent,
+        agent = Agent(
             settings,
             key=key,
             spool=spool,
@@ -69,7 +77,42 @@ def _run(settings: DefenderSettings, journal: Journal, clock: Clock) -> Ending:
             clock=clock,
             rng=random.SystemRandom(),
         )
-        return asyncio.run(_serve(make))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, agent.stop, number.name)
+        # What the start made lives as long as the process: no collection need look at it again.
+        gc.collect()
+        gc.freeze()
+        return await agent.run(*([watcher.run()] if watcher.mounted else []))
+
+
+def _watcher(settings: DefenderSettings, clock: Clock, use: Callable[[Credentials], None]) -> Watcher:
+    def make_and_use(set_: CertificateSet) -> None:
+        use(_custom(settings, set_))
+
+    return Watcher(
+        settings.custom_certificates,
+        [Channel(Role.DEFENDER_CLIENT, make_and_use)],
+        clock=clock,
+        poll_seconds=settings.custom_certificates_poll,
+    )
+
+
+async def _first(
+    settings: DefenderSettings, watcher: Watcher, source: CredentialSource, clock: Clock
+) -> Credentials:
+    """What the first handshake uses: the operator's set where there is a whole one, else the generated one.
+
+    Raises:
+        CustomCertificatesError: if the operator's is bad; the log has it already.
+        GarrisonError: if there is none to use.
+    """
+    custom = (await watcher.start()).get(Role.DEFENDER_CLIENT)
+    return _custom(settings, custom) if custom else source.load(clock.now())
+
+
+def _custom(settings: DefenderSettings, set_: CertificateSet) -> Credentials:
+    return Credentials.of(set_, settings.custom_certificates, tls_minimum=settings.tls_minimum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +132,22 @@ def check(settings: DefenderSettings, *, hello: bool = False, clock: Clock | Non
         clock: The wall clock.
 
     Raises:
+        CustomCertificatesError: if the operator's own set is bad; the log has said it.
         GarrisonError: if there is nothing to connect with, or `run` could not use the data folder.
     """
     look(settings.data_folder)
     load(settings.data_folder)
-    credentials = _source(settings).load((clock or SystemClock()).now())
+    return asyncio.run(_check(settings, clock or SystemClock(), hello=hello))
+
+
+async def _check(settings: DefenderSettings, clock: Clock, *, hello: bool) -> Checked:
+    source = _source(settings)
+    credentials = await _first(settings, _watcher(settings, clock, lambda _: None), source, clock)
     if not hello:
-        proving = prove(_dialer(settings), credentials, patience=settings.connect_timeout)
-        return Checked(credentials, asyncio.run(proving))
+        outcome = await prove(_dialer(settings), credentials, patience=settings.connect_timeout)
+        return Checked(credentials, outcome)
     with _folder(settings) as (key, spool):
-        return Checked(credentials, asyncio.run(_introduce(settings, key, spool, credentials)))
-
-
-async def _serve(make: Callable[[], Agent]) -> Ending:
-    agent = make()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, agent.stop, number.name)
-    # What the start made lives as long as the process: no collection need look at it again.
-    gc.collect()
-    gc.freeze()
-    return await agent.run()
+        return Checked(credentials, await _introduce(settings, key, spool, credentials))
 
 
 async def _introduce(
@@ -118,8 +156,8 @@ async def _introduce(
     host = await gather(defender_type=settings.defender_type, override=settings.hostname)
     position = spool.position
     claims = host.claims(SpoolState(position.epoch, position.first, position.next, position.dropped))
-    link = Link(key, claims, observer=Bystander(), jitter=1.0)
-    failure = await link.open(_dialer(settings), credentials.context)
+    link = Link(key, credentials, claims, observer=Bystander(), jitter=1.0)
+    failure = await link.open(_dialer(settings))
     if failure:
         return failure
     link.close(CloseCode.NORMAL, "checked")

@@ -57,7 +57,7 @@ from common.transport import (
 )
 from defender.agent import Agent, Ending
 from defender.connection import Dialer
-from defender.credentials import CredentialSource
+from defender.credentials import Credentials, CredentialSource
 from defender.identity import InstanceKey, load_or_create
 from defender.journal import Journal
 from defender.resolve import Resolver
@@ -111,6 +111,17 @@ class Pki:
         server = issue(authority, server_role, server_ends)
         return cls(authority, server, issue(client_authority or authority, client_role, client_ends))
 
+    def reissued(self) -> "Pki":
+        """The same CA, with new certificates and keys for both."""
+        return Pki.create(authority=self.authority)
+
+    def credentials(self, source: Source = Source.GENERATED, place: str = "the test") -> Credentials:
+        """What a Defender makes of its files."""
+        files = FileSet.from_bytes(Role.DEFENDER_CLIENT, self.defender_files())
+        judgement = judge(files, now=datetime.now(UTC), source=source)
+        assert judgement.set is not None, judgement.faults
+        return Credentials.of(judgement.set, place)
+
     def defender_files(self, trust: Authority | None = None) -> Mapping[str, bytes]:
         names = FILES[Role.DEFENDER_CLIENT]
         anchors = (trust or self.authority).certificate_pem
@@ -131,6 +142,18 @@ class Pki:
             path = folder / name
             path.write_bytes(pem + (extra_trust if name == "defender-ca.pem" else b""))
             path.chmod(0o600)
+
+    def copy_custom(self, data_folder: Path, *names: str) -> Path:
+        """Put files of the Defender's, or all, into its directory of custom certificates, as `mv` does."""
+        folder = data_folder / "custom-certificates"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, pem in self.defender_files().items():
+            if not names or name in names:
+                beside = data_folder / name
+                beside.write_bytes(pem)
+                beside.chmod(0o600)
+                beside.replace(folder / name)
+        return folder
 
     def bundle(self) -> str:
         return encode_bundle(Bundle(self.defender_files()))
@@ -194,6 +217,7 @@ class Session:
         self.console = console
         self.loop = asyncio.get_running_loop()
         self.known = Known()
+        self.number = 0
         self.claims: Claims | None = None
         self.facts: HostFacts | None = None
         self.results: dict[str, CommandFinished] = {}
@@ -202,10 +226,14 @@ class Session:
         self.heard_beats = 0
         self.beside: list[Session] = []
         self.deaf = False
+        self.fenced = 0
+        self.presented = b""
 
     def on_open(self, connection: WebSocketConnection) -> None:
         self.connection = connection
-        leaf = leaf_digest(self.console.leaf_der)
+        transport = connection.transport
+        self.presented = transport.get_extra_info("peer_chain")[0]
+        leaf = leaf_digest(self.console.leaves[transport.get_extra_info("generation").name])
         self.end = ConsoleEnd(self.console.options, nonce=os.urandom(32), leaf=leaf)
         self.console.sessions.append(self)
         if not self.console.silent:
@@ -239,6 +267,7 @@ class Session:
                     self.facts = facts
                 case CommandFinished():
                     self.results[output.id] = output
+                    self.superseded()
                 case MoveFailed(reason, _):
                     self.move_failures.append(reason)
 
@@ -250,10 +279,22 @@ class Session:
             return
         self.known = self.console.defenders.setdefault(instance_key, Known())
         self.known.session += 1
+        self.number = self.known.session
         epoch = claims.spool.epoch
         self.do(self.end.welcome("d-test", self.known.session, self.known.through(epoch), self.loop.time()))
+        for one in self.beside:
+            if one.known is self.known:
+                one.superseded()
+
+    def superseded(self) -> None:
+        """As the Console does: a replaced session ends once nothing is under way on it."""
+        if self.number < self.known.session and not self.end.outstanding and self.console.superseding:
+            self.do(self.end.close(CloseCode.SUPERSEDED, "this Defender has a newer connection"))
 
     def apply(self, epoch: str, first: int, items: tuple[Event, ...], dropped: int) -> None:
+        if self.number < self.known.session:
+            self.fenced += len(items)
+            return
         applied = self.known.applied.setdefault(epoch, {})
         for number, item in enumerate(items, first):
             assert number not in applied, "an event came twice on a fresh position"
@@ -288,20 +329,20 @@ class Console:
         self.refuse: CloseCode | None = None
         self.refusal: Refusal | None = None
         self.acknowledging = True
+        self.superseding = True
         self.silent = False
         self.subprotocols: tuple[str, ...] = (SUBPROTOCOL,)
         self.host = "127.0.0.1"
         self.port = 0
+        self.leaves: dict[str, bytes] = {}
         self._listener: Listener | None = None
 
     async def start(self, pki: Pki | None = None) -> None:
-        self.pki = pki or self.pki
-        self.leaf_der = self.pki.server.certificate.der
-        generation = Generation("test", self.pki.context(), mutual=True)
+        self.use(pki or self.pki)
         self._listener = await Listener.start(
             self.host,
             self.port,
-            select=lambda _hello: generation,
+            select=lambda _hello: self._generation,
             protocol_factory=server_factory(
                 lambda: Session(self),
                 subprotocols=self.subprotocols,
@@ -312,6 +353,13 @@ class Console:
             on_failure=self.failed,
         )
         self.port = self._listener.port
+
+    def use(self, pki: Pki) -> None:
+        """Answer with another set from the next handshake on."""
+        self.pki = pki
+        leaf = pki.server.certificate
+        self.leaves[leaf.fingerprint] = leaf.der
+        self._generation = Generation(leaf.fingerprint, pki.context(), mutual=True)
 
     async def stop(self) -> None:
         """As by kill -9: connections just end."""
@@ -380,7 +428,12 @@ class QuickRandom(random.Random):
 class Running:
     """An agent at work in this loop."""
 
-    def __init__(self, settings: DefenderSettings, resolver: Resolver | None = None) -> None:
+    def __init__(
+        self,
+        settings: DefenderSettings,
+        resolver: Resolver | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
         self.settings = settings
         folder = settings.data_folder
         self.key: InstanceKey = load_or_create(folder)
@@ -392,7 +445,7 @@ class Running:
             key=self.key,
             spool=self.spool,
             source=self.source,
-            credentials=self.source.load(datetime.now(UTC)),
+            credentials=credentials or self.source.load(datetime.now(UTC)),
             journal=self.journal,
             dialer=Dialer(settings.address, resolver or Resolver(), patience=settings.connect_timeout),
             clock=SystemClock(),
@@ -402,9 +455,9 @@ class Running:
 
 
 @asynccontextmanager
-async def agent(settings: DefenderSettings) -> AsyncIterator[Running]:
+async def agent(settings: DefenderSettings, credentials: Credentials | None = None) -> AsyncIterator[Running]:
     """An agent that runs meanwhile, and is stopped in order after."""
-    running = Running(settings)
+    running = Running(settings, credentials=credentials)
     try:
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(running.agent.run())

@@ -99,11 +99,11 @@ async def test_events_come_once_and_in_order_across_a_killed_console(pki: Pki, t
         await connected(peer)
         peer.acknowledging = False
         for number in range(300):
-            running.agent._record(Started(f"v{number}"))
+            running.agent._chronicle.record(Started(f"v{number}"))
         # The window lets 256 through; the store has them, the acknowledgement is lost.
         await peer.until(lambda: len(peer.only.events) >= 256)
         await peer.stop()
-        running.agent._record(Started("while it was away"))
+        running.agent._chronicle.record(Started("while it was away"))
         peer.acknowledging = True
         await peer.start()
         await peer.until(lambda: "connectionLost" in peer.only.types)
@@ -262,15 +262,15 @@ async def test_it_moves_without_a_gap(pki: Pki, tmp_path: Path) -> None:
         await connected(peer)
         before = peer.sessions[0]
         peer.acknowledging = False
-        running.agent._record(Started("on its way"))
+        running.agent._chronicle.record(Started("on its way"))
         before.reconnect()
         # The new one is welcomed while the old one stands.
         after = await peer.welcomed(2)
         assert after.beside == [before]
         await peer.until(lambda: before.closed is not None)
-        assert before.closed == (CloseCode.NORMAL, "moved")
+        assert before.closed == (CloseCode.SUPERSEDED, "this Defender has a newer connection")
         peer.acknowledging = True
-        running.agent._record(Started("after"))
+        running.agent._chronicle.record(Started("after"))
         await peer.until(lambda: running.spool.held == 0)
         assert after.closed is None
         assert peer.only.types.count("started") == 3
@@ -439,7 +439,7 @@ async def test_a_new_epoch_while_it_runs_takes_a_new_connection(pki: Pki, tmp_pa
         await connected(peer)
         await eventually(lambda: running.spool.held == 0)
         running.spool.renew()
-        running.agent._record(Started("in the new epoch"))
+        running.agent._chronicle.record(Started("in the new epoch"))
         await peer.welcomed(2)
         await peer.until(lambda: running.spool.held == 0)
         epoch = running.spool.position.epoch
@@ -455,7 +455,7 @@ async def test_what_the_disk_refused_goes_with_a_later_heartbeat(
     async with console(pki, heartbeat=0.1) as peer, agent(settings_for(peer.port, tmp_path)) as running:
         await connected(peer)
         running.spool._db.execute("PRAGMA query_only=ON").close()
-        running.agent._record(Started("refused at first"))
+        running.agent._chronicle.record(Started("refused at first"))
         assert running.spool.waiting == 1
         running.spool._db.execute("PRAGMA query_only=OFF").close()
         await peer.until(lambda: peer.only_types("started") == 2)
@@ -472,7 +472,7 @@ async def test_events_come_once_whatever_happens_to_the_console(pki: Pki, tmp_pa
         for _ in range(12):
             peer.acknowledging = rng.random() < 0.5
             for _ in range(rng.randrange(40)):
-                running.agent._record(Started(str(said)))
+                running.agent._chronicle.record(Started(str(said)))
                 said += 1
             match rng.randrange(4):
                 case 0:
@@ -486,7 +486,7 @@ async def test_events_come_once_whatever_happens_to_the_console(pki: Pki, tmp_pa
                 case _:
                     await asyncio.sleep(rng.random() * 0.02)
         peer.acknowledging = True
-        running.agent._record(Started("last"))
+        running.agent._chronicle.record(Started("last"))
         await peer.stop()
         await peer.start()
         await eventually(lambda: running.spool.held == 0)
@@ -520,7 +520,7 @@ async def test_a_spool_that_overflowed_says_how_much_is_missing(pki: Pki, tmp_pa
         settings = settings_for(peer.port, tmp_path, GARRISON_SPOOL_EVENTS="5")
         async with agent(settings) as running:
             for number in range(20):
-                running.agent._record(Started(str(number)))
+                running.agent._chronicle.record(Started(str(number)))
             await peer.start()
             session = await peer.welcomed()
             assert session.claims is not None

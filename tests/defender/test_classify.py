@@ -87,6 +87,7 @@ def test_a_refusal_keeps_us_away(code: CloseCode) -> None:
         (CloseCode.TRY_AGAIN, False, Cause.BUSY),
         (CloseCode.NOT_MOVED, True, Cause.CLOSED),
         (CloseCode.TRUST_REMOVED, True, Cause.REFUSED),
+        (CloseCode.CERTIFICATE_EXPIRED, True, Cause.OWN_EXPIRED),
         (CloseCode.SILENT, True, Cause.LOST),
         (CloseCode.SUPERSEDED, True, Cause.CLOSED),
         (CloseCode.POLICY, True, Cause.PROTOCOL),
@@ -96,6 +97,22 @@ def test_a_refusal_keeps_us_away(code: CloseCode) -> None:
 )
 def test_each_close_has_its_cause(code: CloseCode, *, welcomed: bool, cause: Cause) -> None:
     assert close_failure(code, "", None, welcomed=welcomed).cause is cause
+
+
+@pytest.mark.parametrize("code", [CloseCode.TRUST_REMOVED, CloseCode.CERTIFICATE_EXPIRED])
+def test_what_new_files_mend_waits_for_no_operator(code: CloseCode) -> None:
+    """They may lie here before the Console has theirs, or come at any moment."""
+    assert close_failure(code, "", None, welcomed=True).retry_after is None
+
+
+def test_trust_that_we_removed_is_told_from_trust_that_the_console_removed() -> None:
+    ours = close_failure(CloseCode.TRUST_REMOVED, "our words", None, welcomed=True, ours=True)
+    assert (ours.cause, ours.detail) == (
+        Cause.UNKNOWN_CA,
+        "this Defender closed the connection: trust removed (our words)",
+    )
+    theirs = close_failure(CloseCode.TRUST_REMOVED, "their words", None, welcomed=True)
+    assert theirs.detail == "the Console refuses this Defender: trust removed (their words)"
 
 
 def test_a_twin_is_explained() -> None:

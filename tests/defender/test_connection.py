@@ -12,7 +12,6 @@ from common.protocol.orders import ReportState
 from defender import facts
 from defender.causes import Cause, Failure
 from defender.connection import Dialer, Link
-from defender.credentials import CredentialSource
 from defender.identity import load_or_create
 from defender.resolve import Resolver
 from defender.settings import Address
@@ -50,20 +49,19 @@ class Recorder:
         self.told.append(asked)
 
 
-async def new_link(folder: Path, recorder: Recorder, *, jitter: float = 1.0) -> Link:
+async def new_link(pki: Pki, folder: Path, recorder: Recorder, *, jitter: float = 1.0) -> Link:
     host = await facts.gather(defender_type="docker", override="x")
     claims = host.claims(SpoolState("e", 1, 1))
-    return Link(load_or_create(folder), claims, observer=recorder, jitter=jitter)
+    key = load_or_create(folder)
+    return Link(key, pki.credentials(), claims, observer=recorder, jitter=jitter)
 
 
 async def opened(
     pki: Pki, folder: Path, peer: Console, recorder: Recorder | None = None
 ) -> tuple[Link, Failure | None]:
-    link = await new_link(folder, recorder or Recorder())
-    pki.deploy(folder)
-    credentials = CredentialSource("", folder).load(datetime.now(UTC))
+    link = await new_link(pki, folder, recorder or Recorder())
     dialer = Dialer(Address("127.0.0.1", peer.port), Resolver(), patience=5)
-    return link, await link.open(dialer, credentials.context)
+    return link, await link.open(dialer)
 
 
 async def test_a_hello_proves_the_identity(pki: Pki, tmp_path: Path) -> None:
@@ -128,8 +126,8 @@ async def test_what_happens_is_told(pki: Pki, tmp_path: Path) -> None:
         assert link.next_event == 0
 
 
-async def test_a_link_that_was_never_opened_takes_everything_in_silence(tmp_path: Path) -> None:
-    link = await new_link(tmp_path, Recorder())
+async def test_a_link_that_was_never_opened_takes_everything_in_silence(pki: Pki, tmp_path: Path) -> None:
+    link = await new_link(pki, tmp_path, Recorder())
     assert (link.room, link.next_event, link.age, link.welcome) == (0, 0, 0.0, None)
     link.post_events(1, [])
     link.post_facts(facts.system(tmp_path))
@@ -195,11 +193,9 @@ async def test_a_black_hole_leaves_time_for_the_next_address(pki: Pki, tmp_path:
             peer.port = port
             peer.host = "127.0.0.2"
             await peer.start()
-            pki.deploy(tmp_path)
-            credentials = CredentialSource("", tmp_path).load(datetime.now(UTC))
             resolver = Resolver(lambda host, port: ["127.0.0.1", "127.0.0.2"])
             dialer = Dialer(Address("localhost", port), resolver, patience=1.0)
-            link = await new_link(tmp_path, Recorder())
-            assert await link.open(dialer, credentials.context) is None
+            link = await new_link(pki, tmp_path, Recorder())
+            assert await link.open(dialer) is None
             link.abort()
             await link.ended

@@ -1,11 +1,12 @@
 import logging
+import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from common.bundle import Bundle, encode_bundle
-from common.certificates import Role
+from common.certificates import Role, Source
 from common.errors import BundleError, CertificateSetError, ExpiredError, NoCertificatesError
 from defender.credentials import Credentials, CredentialSource
 from tests.defender.peer import DAY, Pki
@@ -25,6 +26,35 @@ def test_files_are_judged_and_made_a_context(pki: Pki, tmp_path: Path) -> None:
     assert credentials.set.leaf.fingerprint == pki.client.certificate.fingerprint
     assert credentials.context.check_hostname
     assert "PRIVATE" not in repr(credentials)
+
+
+def test_sets_are_the_same_by_what_they_hold(pki: Pki, tmp_path: Path) -> None:
+    pki.deploy(tmp_path)
+    loaded = CredentialSource("", tmp_path).load(NOW)
+    assert loaded.place == str(tmp_path / "certificates")
+    custom = Credentials.of(pki.credentials(Source.CUSTOM).set, tmp_path / "custom-certificates")
+    assert custom.place == str(tmp_path / "custom-certificates")
+    assert loaded.same(custom)
+    assert loaded != custom
+    assert not loaded.same(pki.reissued().credentials())
+
+
+def test_a_held_set_is_told_by_its_leaf(pki: Pki) -> None:
+    credentials = pki.credentials(Source.CUSTOM)
+    held = credentials.held(proved=True)
+    assert (held.channel, held.source, held.proved) == ("defender-client", "custom", True)
+    assert (held.fingerprint, held.not_after) == (
+        pki.client.certificate.fingerprint,
+        credentials.set.not_after,
+    )
+
+
+def test_the_oldest_version_is_as_asked(pki: Pki) -> None:
+    set_ = pki.credentials().set
+    versions = [
+        Credentials.of(set_, "here", tls_minimum=oldest).context.minimum_version for oldest in ("1.3", "1.2")
+    ]
+    assert versions == [ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2]
 
 
 def test_a_bundle_wins_over_files(pki: Pki, tmp_path: Path) -> None:

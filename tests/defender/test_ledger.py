@@ -20,6 +20,14 @@ def test_the_first_of_each_kind_is_said_at_once() -> None:
         assert not ledger.note(failure, 0.0).log
 
 
+def test_what_costs_more_is_said_again() -> None:
+    ledger = Ledger()
+    assert ledger.note(REFUSED, 0.0, "cannot move").log
+    assert ledger.note(REFUSED, 0.0, "cannot connect").log
+    assert not ledger.note(REFUSED, 0.0, "cannot connect").log
+    assert not ledger.note(REFUSED, 0.0, "cannot move").log
+
+
 def test_repeats_are_counted_and_said_ever_more_rarely() -> None:
     ledger = Ledger()
     lines = []

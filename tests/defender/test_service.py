@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -62,9 +62,16 @@ class Process:
 
 @asynccontextmanager
 async def started(command: str, environ: Mapping[str, str], *arguments: str) -> AsyncIterator[Process]:
+    async with launched(("-m", "common", "defender", command, *arguments), environ) as process:
+        yield process
+
+
+@asynccontextmanager
+async def launched(arguments: Sequence[str], environ: Mapping[str, str]) -> AsyncIterator[Process]:
+    """A Python that is ended after, however it stands."""
     process = Process(
         await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "common", "defender", command, *arguments),
+            *(sys.executable, *arguments),
             env=environ,
             cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
@@ -266,3 +273,131 @@ async def test_check_exits_with_the_cause(pki: Pki, tmp_path: Path) -> None:
         assert "look at the Console's log" in said
     code, _, _ = await outcome("check", environment(peer.port, tmp_path))
     assert code == ExitCode.UNREACHABLE
+
+
+# The operator's own certificates
+
+POLL = {"GARRISON_CUSTOM_CERTIFICATES_POLL": "500ms"}
+ROTATED = "Defender custom certificates rotated, resetting connection"
+FAULT = "Failed to construct defender client TLS config error reading X509 key pair ({cert}, {key}): "
+
+
+def break_key(custom: Path) -> str:
+    """Spoil the key; the line that says so."""
+    cert, key = custom / "defender-client-cert.pem", custom / "defender-client-key.pem"
+    key.write_bytes(b"no key")
+    return FAULT.format(cert=cert, key=key)
+
+
+async def test_it_starts_with_nothing_but_a_custom_set_and_follows_it(pki: Pki, tmp_path: Path) -> None:
+    custom = pki.copy_custom(tmp_path)
+    async with console(pki) as peer:
+        async with started("run", environment(peer.port, tmp_path, **POLL)) as process:
+            await connected(peer)
+            assert peer.sessions[0].presented == pki.client.certificate.der
+            renewed = pki.reissued()
+            renewed.copy_custom(tmp_path)
+            await peer.welcomed(2)
+            assert peer.sessions[1].presented == renewed.client.certificate.der
+            assert peer.sessions[1].beside == [peer.sessions[0]]
+            # A mistake costs nothing, and is said.
+            fault = break_key(custom)
+            await eventually(lambda: "ERRO " in process.log and fault in process.log)
+            assert peer.sessions[1].closed is None
+            process.process.terminate()
+            assert await process.ended() == ExitCode.OK
+        assert "connectionLost" not in peer.only.types
+    begin = [f"Watching custom certificates directory: {custom}", "Using custom directory certificates"]
+    after = [ROTATED, "session 2", fault, "Stopping: SIGTERM"]
+    positions = [process.log.index(words) for words in (*begin, "session 1", *after)]
+    assert positions == sorted(positions)
+    assert "Traceback" not in process.log
+
+
+async def test_an_incomplete_set_leaves_it_to_the_generated_one(pki: Pki, tmp_path: Path) -> None:
+    pki.deploy(tmp_path)
+    later = pki.reissued()
+    later.copy_custom(tmp_path, "defender-client-cert.pem", "defender-ca.pem")
+    async with console(pki) as peer, started("run", environment(peer.port, tmp_path, **POLL)) as process:
+        await connected(peer)
+        assert peer.sessions[0].presented == pki.client.certificate.der
+        later.copy_custom(tmp_path, "defender-client-key.pem")
+        await peer.welcomed(2)
+        assert peer.sessions[1].presented == later.client.certificate.der
+        await eventually(lambda: ROTATED in process.log)
+
+
+async def test_a_bad_set_at_the_start_ends_it_with_nothing_made(pki: Pki, tmp_path: Path) -> None:
+    """Whatever else there is to use: the directory wins."""
+    pki.deploy(tmp_path)
+    fault = break_key(pki.copy_custom(tmp_path))
+    before = sorted(tmp_path.rglob("*"))
+    async with console(pki) as peer:
+        code, _, said = await outcome("run", environment(peer.port, tmp_path, **POLL))
+        assert code == ExitCode.FAILED
+        lines = said.splitlines()
+        assert lines[-1].startswith("CRIT ")
+        assert fault in lines[-1]
+        assert [line for line in lines if "Using custom directory certificates" in line]
+        code, output, said = await outcome("check", environment(peer.port, tmp_path))
+        assert (code, output) == (ExitCode.FAILED, "")
+        assert said.count(fault) == 1
+        assert peer.sessions == []
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "Traceback" not in said
+
+
+async def test_without_the_directory_the_feature_is_off(pki: Pki, tmp_path: Path) -> None:
+    pki.deploy(tmp_path)
+    async with console(pki) as peer, started("run", environment(peer.port, tmp_path, **POLL)) as process:
+        await connected(peer)
+        assert "Custom certificates watcher disabled: certificates directory is not mounted" in process.log
+        loaded = Path(f"/proc/{process.process.pid}/maps").read_text()
+        assert "_rust_notify" not in loaded  # watchfiles, and what memory it takes
+
+
+async def test_with_neither_an_incomplete_set_is_not_enough(pki: Pki, tmp_path: Path) -> None:
+    pki.copy_custom(tmp_path, "defender-ca.pem")
+    code, _, said = await outcome("run", environment(1, tmp_path, **POLL))
+    assert code == ExitCode.FAILED
+    assert "holds no certificates for this Defender" in said
+
+
+async def test_a_check_is_made_with_the_custom_set(pki: Pki, tmp_path: Path) -> None:
+    pki.deploy(tmp_path)
+    custom = pki.reissued()
+    custom.copy_custom(tmp_path)
+    async with console(pki) as peer:
+        for more in ([], ["--hello"]):
+            code, output, _ = await outcome("check", environment(peer.port, tmp_path), *more)
+            assert code == ExitCode.OK
+            assert custom.client.certificate.fingerprint in output
+        assert peer.open_sessions()[0].presented == custom.client.certificate.der
+
+
+HANGING = """
+import asyncio, sys
+from common.certificates import Watcher
+from common.cli import main
+
+async def hang(self):
+    print("it hangs", file=sys.stderr, flush=True)
+    await asyncio.get_running_loop().create_future()
+
+Watcher.start = hang
+main(["defender", "run"])
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+async def test_a_signal_ends_it_while_it_waits_for_the_directory(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """A volume that doesn't answer makes no process that can only be killed."""
+    environ = environment(1, tmp_path)
+    async with launched(("-c", HANGING), environ) as process:
+        await eventually(lambda: "it hangs" in process.log)
+        process.process.send_signal(number)
+        assert await process.ended() == code
+    assert "Traceback" not in process.log
+    assert list(tmp_path.iterdir()) == []
