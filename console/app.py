@@ -13,14 +13,22 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from common.certificates import MintOptions, Role, local_addresses, local_fqdn, names_for
+from common.certificates import (
+    Channel,
+    MintOptions,
+    Role,
+    Source,
+    Watcher,
+    local_addresses,
+    local_fqdn,
+    names_for,
+)
 from common.clock import Clock, SystemClock
-from common.errors import GarrisonError, UsageError
+from common.errors import CustomCertificatesError, GarrisonError, UsageError
 from common.logging import configure_logging
 from common.protocol import CommandName, ConsoleOptions, Fields
 from common.transport import bind
@@ -29,14 +37,17 @@ from console.api import Services, build_app, models
 from console.control import Answer, ControlServer, socket_path
 from console.fleet.directory import DefenderDirectory, Search
 from console.fleet.fleet import Fleet, reply_or_raise
+from console.fleet.report import certificates_report
 from console.https import HTTPSServer
 from console.identity import IdentityService
-from console.pki import GeneratedSets, Refused
+from console.pki import ActiveSets, GeneratedSets, InstallBundle, Refused
 from console.sealing import MASTER_KEY_NAME, open_data_key
 from console.settings import ConsoleSettings
 from console.store import Store
 
 logger = logging.getLogger(__name__)
+
+SERVED: Final = (Role.HTTPS_SERVER, Role.DEFENDER_SERVER)
 
 
 def run_console(settings: ConsoleSettings) -> int:
@@ -58,6 +69,8 @@ def run_console(settings: ConsoleSettings) -> int:
             runner.run(_run(settings, SystemClock()))
     except UsageError:
         raise
+    except CustomCertificatesError as error:
+        return error.exit_code  # its lines are in the log, as the product's documents have them
     except GarrisonError as error:
         # In the log's own form, for whoever collects it: from here on standard error is the log's.
         for line in str(error).splitlines():
@@ -84,14 +97,19 @@ async def _run(settings: ConsoleSettings, clock: Clock) -> None:
     async with contextlib.AsyncExitStack() as stack:
         https = await _bind(settings, settings.https_port, stack)
         defenders = await _bind(settings, settings.communication_port, stack)
+        active = ActiveSets()
+        watcher = _watcher(settings, active, clock)
+        for custom in (await watcher.start()).values():
+            active.offer(custom)
         store = await Store.open(settings.data_folder)
         stack.push_async_callback(store.close)
         options = _mint_options(settings)
         sets = await _certificates(settings, store, options, defenders, clock)
-        console = await _assemble(settings, store, sets, clock, stack)
+        for role in SERVED:
+            active.offer(sets.current(role))
+        console = await _assemble(settings, store, _Certificates(sets, active, watcher), clock, stack)
         line = settings.start_line(console_cn=options.console_cn, console_san=tuple(options.names))
-        lines = [line, settings.foreign_line(), _unused(settings.custom_certificates)]
-        await console.serve(https, defenders, list(filter(None, lines)), stop)
+        await console.serve(https, defenders, list(filter(None, [line, settings.foreign_line()])), stop)
 
 
 async def _bind(
@@ -110,11 +128,12 @@ async def _bind(
     return sockets
 
 
-def _unused(folder: Path) -> str | None:
-    """What to log where an operator has put certificates that this version doesn't read yet."""
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return None
-    return f"the certificates in {folder} are not used: this version has only its own"
+def _watcher(settings: ConsoleSettings, active: ActiveSets, clock: Clock) -> Watcher:
+    """Of the operator's directory; a port that is off has no use for certificates."""
+    ports = {Role.HTTPS_SERVER: settings.https_port, Role.DEFENDER_SERVER: settings.communication_port}
+    channels = [Channel(role, active.offer) for role in SERVED if ports[role] is not None]
+    poll = settings.custom_certificates_poll
+    return Watcher(settings.custom_certificates, channels, clock=clock, poll_seconds=poll)
 
 
 def _mint_options(settings: ConsoleSettings) -> MintOptions:
@@ -140,9 +159,38 @@ async def _certificates(
 
 
 @dataclass(frozen=True, slots=True)
+class _Certificates:
+    """What this Console has of certificates. Implements `console.api.services.Certificates`."""
+
+    generated: GeneratedSets
+    active: ActiveSets
+    watcher: Watcher
+
+    def ca_pem(self) -> bytes:
+        """The certificate of the CA that signs the Console's own web certificate."""
+        return self.generated.ca_pem()
+
+    def install_bundle(self, address: str, defender_type: str) -> InstallBundle | Refused:
+        """A bundle for a Defender that dials `address`, which must be a name that it will see."""
+        names = self.active.current(Role.DEFENDER_SERVER).names
+        return self.generated.install_bundle(address, defender_type, names=names)
+
+    @property
+    def install_note(self) -> str:
+        """What an install bundle alone doesn't do, empty where it does all."""
+        if self.active.current(Role.DEFENDER_SERVER).source is not Source.CUSTOM:
+            return ""
+        return (
+            "this Console takes Defenders by custom certificates: the bundle brings a Defender its address, "
+            "and its own custom-certificates directory must hold a client set of a CA that is trusted here"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class _Console:
     """What serves: each part knows how to start and to stop."""
 
+    watcher: Watcher
     fleet: Fleet
     https: HTTPSServer
     control: ControlServer
@@ -158,6 +206,7 @@ class _Console:
         await self.control.start()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.fleet.run(), name="fleet")
+            watching = tasks.create_task(self.watcher.run(), name="custom certificates")
             if defenders:
                 await self.fleet.start(defenders)
             if https:
@@ -173,6 +222,7 @@ class _Console:
                 logger.info("stopping")
             finally:
                 # Also where the fleet's task failed: connections get their good-bye, requests their answer.
+                watching.cancel()
                 await self.control.close()
                 await self.https.close()
                 await self.fleet.close()
@@ -182,7 +232,7 @@ class _Console:
 async def _assemble(
     settings: ConsoleSettings,
     store: Store,
-    sets: GeneratedSets,
+    certificates: _Certificates,
     clock: Clock,
     stack: contextlib.AsyncExitStack,
 ) -> _Console:
@@ -191,29 +241,36 @@ async def _assemble(
     stack.push_async_callback(identity.close)
     options = ConsoleOptions(version=VERSION, heartbeat_seconds=settings.heartbeat_seconds)
     fleet = Fleet(store, settings, options, clock)
-    fleet.use(sets.current(Role.DEFENDER_SERVER))
+    certificates.active.serve(Role.DEFENDER_SERVER, fleet.use)
     directory = DefenderDirectory(store.defenders, fleet.live, clock)
     services = Services(
-        identity=identity, directory=directory, certificates=sets, live=fleet.live, clock=clock
+        identity=identity, directory=directory, certificates=certificates, live=fleet.live, clock=clock
     )
     https = HTTPSServer(build_app(services), clock)
-    https.use(sets.current(Role.HTTPS_SERVER))
-    control = ControlServer(socket_path(settings.data_folder), _answers(sets, directory, fleet))
-    return _Console(fleet, https, control)
+    certificates.active.serve(Role.HTTPS_SERVER, https.use)
+    answers = _answers(certificates, directory, fleet, https)
+    control = ControlServer(socket_path(settings.data_folder), answers)
+    return _Console(certificates.watcher, fleet, https, control)
 
 
 def _port(sockets: Sequence[socket.socket]) -> str:
     return str(sockets[0].getsockname()[1]) if sockets else "off"
 
 
-def _answers(sets: GeneratedSets, directory: DefenderDirectory, fleet: Fleet) -> Mapping[str, Answer]:
+def _answers(
+    certificates: _Certificates, directory: DefenderDirectory, fleet: Fleet, https: HTTPSServer
+) -> Mapping[str, Answer]:
     """What the command line may ask for."""
 
     async def install_bundle(arguments: Mapping[str, str]) -> Any:
-        bundle = sets.install_bundle(arguments["address"], arguments["type"])
+        bundle = certificates.install_bundle(arguments["address"], arguments["type"])
         if isinstance(bundle, Refused):
             raise UsageError(bundle.thing, bundle.fault, bundle.remedy)
-        return {"installBundle": bundle.install_bundle, "wsAddress": bundle.ws_address}
+        return {
+            "installBundle": bundle.install_bundle,
+            "wsAddress": bundle.ws_address,
+            "note": certificates.install_note,
+        }
 
     async def defenders(_: Mapping[str, str]) -> Any:
         page = await directory.list(Search())
@@ -225,4 +282,16 @@ def _answers(sets: GeneratedSets, directory: DefenderDirectory, fleet: Fleet) ->
         reply = await fleet.command(arguments["defender"], name, fields)
         return reply_or_raise(arguments["defender"], reply)
 
-    return {"install-bundle": install_bundle, "defenders": defenders, "command": command}
+    async def certs(_: Mapping[str, str]) -> Any:
+        return certificates_report(fleet, https, certificates.watcher.status())
+
+    async def end_removed_trust(_: Mapping[str, str]) -> Any:
+        return {"ended": fleet.end_removed_trust()}
+
+    return {
+        "install-bundle": install_bundle,
+        "defenders": defenders,
+        "command": command,
+        "certs": certs,
+        "end-removed-trust": end_removed_trust,
+    }

@@ -52,6 +52,8 @@ def install_bundle(address: str, defender_type: str, config: Path | None, as_jso
     else:
         click.echo(f"WS_ADDRESS={bundle['wsAddress']}")
         click.echo(f"INSTALL_BUNDLE={bundle['installBundle']}")
+    if bundle["note"]:
+        click.echo(f"Note: {bundle['note']}", err=True)
 
 
 @console.command()
@@ -92,6 +94,29 @@ def logs(defender: str, lines: int, config: Path | None) -> None:
 def state(defender: str, config: Path | None) -> None:
     """Print what the Defender of this ID or (unambiguous) host name says of itself, as JSON."""
     click.echo(json.dumps(_ask(config, "command", defender=defender, name="reportState"), indent=2))
+
+
+@console.command()
+@config_option
+@json_option
+def certs(config: Path | None, as_json: bool) -> None:
+    """Show the certificates that each channel uses, and how a move to new ones goes."""
+    found = _ask(config, "certs")
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    from console.fleet.lines import channel_lines
+
+    for line in (line for channel in found["channels"] for line in channel_lines(channel)):
+        click.echo(printable(line))
+
+
+@console.command("end-removed-trust")
+@config_option
+def end_removed_trust(config: Path | None) -> None:
+    """End connections now whose CA was removed from the Defenders' bundle, before their grace is over."""
+    ended = _ask(config, "end-removed-trust")["ended"]
+    click.echo(f"{ended} connection{'' if ended == 1 else 's'} of removed trust ended")
 
 
 def _ask(config: Path | None, command: str, **arguments: str) -> Any:

@@ -15,6 +15,7 @@ from common.transport import (
     HandshakeFailure,
     Limits,
     Listener,
+    ListenerStats,
 )
 from console.failures import FailureLog
 
@@ -60,6 +61,11 @@ class Door(Generic[G]):
         """The port that peers come to."""
         assert self._listener is not None
         return self._listener.port
+
+    @property
+    def stats(self) -> ListenerStats | None:
+        """What its listener has seen so far; None before `open`."""
+        return None if self._listener is None else self._listener.stats
 
     async def open(
         self, sockets: Sequence[socket.socket], protocol: Callable[[], asyncio.BaseProtocol]

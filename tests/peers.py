@@ -18,6 +18,8 @@ from common.protocol import (
     CommandReceived,
     DefenderEnd,
     Event,
+    HeldSet,
+    ReconnectAsked,
     Send,
     SpoolState,
     Welcome,
@@ -39,16 +41,22 @@ def event(text: str) -> Event:
 
 @dataclass
 class Peer:
-    """One connection. `welcome`, `acked`, `commands` and `closed` fill as the Console speaks."""
+    """One connection. `welcome`, `acked`, `commands`, `asked` and `closed` fill as the Console speaks.
+
+    `held` is what its Hello says of its certificate sets; `on_asked` is called for each Reconnect.
+    """
 
     key: ec.EllipticCurvePrivateKey = field(default_factory=new_key)
     hostname: str = "peer"
     epoch: str = "epoch-1"
     first: int = 1
     next: int = 1
+    held: tuple[HeldSet, ...] = ()
     welcome: Welcome | None = None
     acked: int = 0
     commands: list[CommandReceived] = field(default_factory=list)
+    asked: list[ReconnectAsked] = field(default_factory=list)
+    on_asked: Callable[[ReconnectAsked], None] | None = None
     closed: tuple[int, str, Exception | None] | None = None
     connection: WebSocketConnection | None = None
     end: DefenderEnd | None = None
@@ -69,6 +77,12 @@ class Peer:
         await self.until(lambda: self.welcome is not None)
         assert self.welcome is not None
         return self.welcome
+
+    async def over(self) -> tuple[int, str, Exception | None]:
+        """Wait for the end of the connection."""
+        await self.until(lambda: self.closed is not None)
+        assert self.closed is not None
+        return self.closed
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for the condition, looked at whenever something came."""
@@ -94,7 +108,16 @@ class Peer:
         assert connection.transport is not None
         leaf = leaf_digest(connection.transport.get_extra_info("peer_chain")[0])
         spool = SpoolState(self.epoch, self.first, self.next)
-        claims = Claims(self.hostname, self.hostname, "0.1.0", "serverLinux", "linux", "x86_64", spool)
+        claims = Claims(
+            self.hostname,
+            self.hostname,
+            "0.1.0",
+            "serverLinux",
+            "linux",
+            "x86_64",
+            spool,
+            certificates=self.held,
+        )
         self.connection = connection
         self.end = DefenderEnd(self.key, claims, leaf=leaf, jitter=0.5)
         self.do(self.end.opened(time.monotonic()))
@@ -124,6 +147,10 @@ class Peer:
                     self.acked = through
                 case CommandReceived():
                     self.commands.append(output)
+                case ReconnectAsked():
+                    self.asked.append(output)
+                    if self.on_asked is not None:
+                        self.on_asked(output)
         self._notify()
 
     def _notify(self) -> None:

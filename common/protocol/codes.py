@@ -31,6 +31,7 @@ class CloseCode(IntEnum):
     NOT_MOVED: asked to reconnect, made no attempt by the deadline (D4a).
     TRUST_REMOVED: the CA or certificate that this connection rests on was removed; its grace is over.
     VERSION_REFUSED: the other end's protocol lacks what this one can't do without.
+    CERTIFICATE_EXPIRED: this connection's client certificate ended, and its Defender has proved no other.
     """
 
     NORMAL = 1000
@@ -50,6 +51,7 @@ class CloseCode(IntEnum):
     NOT_MOVED = 4008
     TRUST_REMOVED = 4009
     VERSION_REFUSED = 4010
+    CERTIFICATE_EXPIRED = 4011
 
 
 REFUSALS: Final = frozenset(

@@ -326,6 +326,15 @@ class ConsoleEnd(End):
         self._reschedule()
         return (_send(Reconnect(slot_seconds, deadline_seconds, printable(reason)[:1024])),)
 
+    def stay(self) -> None:
+        """What `reconnect` asked for isn't wanted any more: no deadline ends this connection.
+
+        A Defender that tries all the same is served; there is no message to tell it.
+        """
+        self.move = Move.NOT_ASKED
+        self._move_by = FOREVER
+        self._reschedule()
+
     def close(self, code: CloseCode, reason: str) -> Outputs:
         """End the connection; commands under way are LOST."""
         if self.state is ConsoleState.CLOSED:

@@ -3,6 +3,7 @@
 ::
 
     ClientHello → generation → TLS → upgrade → Hello → writer (store) → Welcome → live
+                      └─ replaced by `use` ──▶ drain: asked to reconnect in a slot, superseded, closed
 """
 
 import asyncio
@@ -28,15 +29,16 @@ from common.protocol import (
 )
 from common.transport import Refusal, UpgradeRequest, server_factory
 from console.door import Door
+from console.fleet.drain import Drain, DrainState, Load, RemovedTrust
 from console.fleet.live import Live
 from console.fleet.session import CommandReply, ServedGeneration, Session
+from console.fleet.slices import in_slices
 from console.fleet.writer import Writer
 from console.settings import ConsoleSettings
 from console.store import AdmitRequest, DefenderQuery, EventBatch, HostFacts, SpoolState, Store
 
 logger = logging.getLogger(__name__)
 
-SUPERSEDED_SECONDS: Final = 5.0
 SWEEP_SECONDS: Final = 1.0
 MAX_WAITING_HELLOS: Final = 4096
 COMMAND_SECONDS: Final = 30.0
@@ -48,7 +50,7 @@ class Fleet:
 
     Args:
         store: What it knows of them.
-        settings: Ports, TLS version, heartbeat.
+        settings: Ports, TLS version, heartbeat, and the bounds of drains.
         options: What every session is told.
         clock: Of this host.
     """
@@ -64,6 +66,14 @@ class Fleet:
         self._sessions: dict[Session, None] = {}
         self._writer = Writer(store, clock, lambda: list(self.live), self.live.changed)
         self._door: Door[ServedGeneration] = Door("Defenders", clock)
+        self._certificates: CertificateSet | None = None
+        self._drain = Drain(
+            self._sessions,
+            self._load,
+            clock,
+            grace=settings.removed_trust_grace,
+            deadline=settings.drain_deadline,
+        )
 
     @property
     def port(self) -> int:
@@ -75,16 +85,49 @@ class Fleet:
         """Connections that did not come to be, by kind."""
         return self._door.failures
 
+    @property
+    def certificates(self) -> CertificateSet | None:
+        """What the next ClientHello is answered with."""
+        return self._certificates
+
+    @property
+    def drain(self) -> DrainState | None:
+        """What became of those who were connected at the last swap; None if nobody was."""
+        return self._drain.state
+
+    @property
+    def removed_trust(self) -> RemovedTrust | None:
+        """The connections that a swap took the trust from, and when they end; None without any."""
+        return self._drain.removed_trust
+
     def use(self, certificates: CertificateSet) -> None:
-        """Answer the next ClientHello with this set.
+        """Answer the next ClientHello with this set, and have those who are connected by another one move.
+
+        The set in use, whatever files it comes from, is no swap: nobody is asked to move.
 
         Raises:
             CertificateSetError: OpenSSL refuses the set; the one before stays.
         """
         assert certificates.role is Role.DEFENDER_SERVER
+        current, source = self._door.generation, certificates.source
+        if current is not None and current.name == certificates.fingerprint:
+            # The generation keeps the source that it began with: who first copies the generated set to the
+            # directory of custom ones, and then replaces it, has changed the source, not removed a CA.
+            self._certificates = certificates
+            return
         context = server_context(certificates, minimum=self._settings.tls_minimum)
         leaf = leaf_digest(certificates.leaf.der)
-        self._door.generation = ServedGeneration(certificates.fingerprint, context, leaf)
+        self._door.generation = ServedGeneration(certificates.fingerprint, context, leaf, source)
+        self._certificates = certificates
+        self._drain.swapped(certificates)
+
+    def end_removed_trust(self) -> int:
+        """End the connections now whose CA a swap has removed, rather than after their grace.
+
+        Returns:
+            How many.
+        """
+        return self._drain.end_removed_trust()
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Take Defenders on these bound sockets. `use` must have been called."""
@@ -100,12 +143,15 @@ class Fleet:
         """Write and look at the time, until `close`."""
         async with asyncio.TaskGroup() as tasks:
             sweep = tasks.create_task(self._sweep(), name="fleet sweep")
+            drain = tasks.create_task(self._drain.run(), name="fleet drain")
             await self._writer.run()
             sweep.cancel()
+            drain.cancel()
 
     async def close(self) -> None:
         """Stop accepting, say good-bye, wait for the connections with a bound, write what is left."""
         self._door.shut()
+        self._drain.stop()
         for session in tuple(self._sessions):
             session.close(CloseCode.RESTARTING, "the Console stops")
         await self._door.close(CLOSE_SECONDS)
@@ -149,6 +195,7 @@ class Fleet:
     def opened(self, session: Session) -> None:
         """A session begins."""
         self._sessions[session] = None
+        self._drain.opened(session)
 
     def said_hello(self, session: Session, hello: HelloReceived) -> None:
         """A proved Hello: have the store judge it."""
@@ -182,10 +229,15 @@ class Fleet:
 
     def welcomed(self, session: Session) -> None:
         """The session is its Defender's live one now; one before it gets a moment to finish."""
-        superseded = self.live.add(session)
+        superseded, moved = self.live.add(session), False
         if superseded is not None:
-            superseded.leave_by = self.clock.monotonic() + SUPERSEDED_SECONDS
-        logger.info("%s connected, certificate %s", session, session.certificate_fingerprint[:16])
+            superseded.supersede(self.clock.monotonic())
+            moved = superseded is not session and self._drain.superseded(superseded, session)
+        if superseded is not session:
+            self._drain.welcomed(session)
+        # A drain says of all that moved in one line.
+        level = logging.DEBUG if moved else logging.INFO
+        logger.log(level, "%s connected, certificate %s", session, session.certificate_fingerprint[:16])
 
     def stillborn(self, session: Session) -> None:
         """The connection was gone before the store had admitted it.
@@ -198,9 +250,18 @@ class Fleet:
             live.close(CloseCode.TRY_AGAIN, "another connection of this Defender failed at its start")
         self.ended(session)
 
+    def move_failed(self, session: Session, reason: str) -> None:
+        """A Defender tried to reconnect as asked, and couldn't."""
+        self._drain.move_failed(session, reason)
+
+    def closing(self, session: Session, code: CloseCode) -> None:
+        """We end a connection."""
+        self._drain.closing(session, code)
+
     def ended(self, session: Session) -> None:
         """The connection is gone."""
         self._sessions.pop(session, None)
+        self._drain.ended(session)
         if session.defender_id:
             self.live.remove(session)
             self._writer.ended(session.defender_id, session.session)
@@ -212,15 +273,25 @@ class Fleet:
             return None
         return Refusal(503, "the store has too many Hellos to judge", retry_after=5)
 
+    def _load(self) -> Load:
+        stats = self._door.stats
+        hellos = self._writer.waiting_hellos
+        return Load(hellos=hellos) if stats is None else Load(stats.handshakes, stats.pending, hellos)
+
     async def _sweep(self) -> None:
         """One look at the time for all sessions; the sleep is the period, not a wait for something."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now = self.clock.monotonic()
-            for session in tuple(self._sessions):
-                if session.next_deadline <= now or session.leave_by is not None:
+            # Removed trust first: who makes no attempt by then is closed for that reason, not for this.
+            self._drain.looked(now)
+
+            def look(session: Session, now: float = now) -> None:
+                if session.next_deadline <= now or session.superseded_at is not None:
                     with session.contained():
                         session.tick(now)
+
+            await in_slices(tuple(self._sessions), look)
 
 
 def reply_or_raise(defender: str, reply: CommandReply) -> Fields:

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Protocol
+from typing import Final, Protocol
 
 from cryptography import x509
 
+from common.certificates import Role, Source
 from common.clock import Clock
 from common.protocol import (
     Close,
@@ -26,9 +27,11 @@ from common.protocol import (
     ConsoleEnd,
     ConsoleOptions,
     ConsoleOutput,
+    ConsoleState,
     EventsReceived,
     FactsReceived,
     Fields,
+    HeldSet,
     HelloReceived,
     MoveFailed,
     Outcome,
@@ -40,6 +43,24 @@ from console.store import Admission, Applied, Refusal
 from console.store import Outcome as ApplyOutcome
 
 logger = logging.getLogger(__name__)
+
+SUPERSEDED_SECONDS: Final = 8.0
+"""How long a command that is under way on a superseded connection may take: less than the 10 s after which a
+Defender closes that connection itself."""
+SETTLE_SECONDS: Final = 0.5
+"""How long one without a command stays, so that its Defender reads the other one's Welcome first."""
+
+# What is everyday business, or is said of all the Defenders that it happens to, in one line.
+_QUIET: Final = frozenset(
+    {
+        CloseCode.NORMAL,
+        CloseCode.RESTARTING,
+        CloseCode.SUPERSEDED,
+        CloseCode.NOT_MOVED,
+        CloseCode.TRUST_REMOVED,
+        CloseCode.CERTIFICATE_EXPIRED,
+    }
+)
 
 REFUSALS = {
     Refusal.LOCKED: (CloseCode.LOCKED, "locked by an operator"),
@@ -76,13 +97,15 @@ class ServedGeneration(Generation):
         name: The fingerprint of its certificate set.
         context: Built from that set.
         leaf: SHA-256 of the leaf's DER, 32 bytes.
+        source: Where the set came from.
     """
 
-    __slots__ = ("leaf",)
+    __slots__ = ("leaf", "source")
 
-    def __init__(self, name: str, context: ssl.SSLContext, leaf: bytes) -> None:
+    def __init__(self, name: str, context: ssl.SSLContext, leaf: bytes, source: Source) -> None:
         super().__init__(name, context, mutual=True)
         self.leaf = leaf
+        self.source = source
 
 
 class Owner(Protocol):
@@ -111,6 +134,14 @@ class Owner(Protocol):
         """The connection was gone before the store had admitted it."""
         ...
 
+    def move_failed(self, session: "Session", reason: str) -> None:
+        """The Defender tried to reconnect as asked, and couldn't."""
+        ...
+
+    def closing(self, session: "Session", code: CloseCode) -> None:
+        """We end the connection; `ended` follows once it is gone."""
+        ...
+
     def ended(self, session: "Session") -> None:
         """The connection is gone."""
         ...
@@ -131,7 +162,9 @@ class Session:
     Attributes:
         since: When it was welcomed.
         session: Its fencing number, 0 before the Welcome.
-        leave_by: When a superseded session is closed, in monotonic seconds; None while it is not.
+        spare_until: When the last client set ends that the Defender has proved beside the one presented; None
+            without one.
+        superseded_at: When its Defender's newer session was welcomed, in monotonic seconds; None without one.
     """
 
     __slots__ = (
@@ -143,9 +176,10 @@ class Session:
         "address",
         "defender_id",
         "hostname",
-        "leave_by",
         "session",
         "since",
+        "spare_until",
+        "superseded_at",
         "using_old_ca",
     )
 
@@ -158,9 +192,10 @@ class Session:
         self.address = ""
         self.defender_id = ""
         self.hostname = ""
-        self.leave_by: float | None = None
         self.session = 0
         self.since = datetime.min.replace(tzinfo=UTC)
+        self.spare_until: datetime | None = None
+        self.superseded_at: float | None = None
         self.using_old_ca = False
 
     def __str__(self) -> str:
@@ -177,6 +212,26 @@ class Session:
         """SHA-256 of the client certificate that it presented."""
         assert self._presented is not None
         return self._presented.fingerprint
+
+    @property
+    def generation(self) -> ServedGeneration:
+        """What its connection was made on."""
+        assert self._connection is not None
+        generation = self._connection.transport.get_extra_info("generation")
+        assert isinstance(generation, ServedGeneration)
+        return generation
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """DER, leaf first: the chain by which the Defender was let in; empty once the connection is gone."""
+        assert self._connection is not None
+        chain: tuple[bytes, ...] | None = self._connection.transport.get_extra_info("peer_chain")
+        return chain or ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is welcomed, and neither end has begun to close it."""
+        return self._end is not None and self._end.state is ConsoleState.OPEN
 
     @property
     def heard(self) -> float:
@@ -197,11 +252,9 @@ class Session:
         self._connection = connection
         self.address = _address(transport.get_extra_info("peername"))
         self._presented = presented(transport.get_extra_info("peer_chain")[0])
-        generation = transport.get_extra_info("generation")
-        assert isinstance(generation, ServedGeneration)
-        self._end = ConsoleEnd(self._owner.options, nonce=os.urandom(32), leaf=generation.leaf)
-        self._owner.opened(self)
+        self._end = ConsoleEnd(self._owner.options, nonce=os.urandom(32), leaf=self.generation.leaf)
         self._do(self._end.opened(self._owner.clock.monotonic()))
+        self._owner.opened(self)
 
     def on_message(self, data: bytes) -> None:
         """A message arrived."""
@@ -219,7 +272,8 @@ class Session:
         self._do(self._end.lost())
         if self.defender_id:
             cause = reason or (str(exc) if exc else "")
-            logger.info("%s disconnected: %d %s", self, code, cause or "without a reason")
+            level = logging.INFO if self.superseded_at is None else logging.DEBUG
+            logger.log(level, "%s disconnected: %d %s", self, code, cause or "without a reason")
         self._owner.ended(self)
 
     # the fleet
@@ -227,9 +281,39 @@ class Session:
     def tick(self, now: float) -> None:
         """Time passed."""
         assert self._end is not None
-        if self.leave_by is not None and now >= self.leave_by:
-            self.close(CloseCode.SUPERSEDED, "this Defender has a newer connection")
+        if self.superseded_at is not None:
+            patience = SUPERSEDED_SECONDS if self._end.outstanding else SETTLE_SECONDS
+            if now >= self.superseded_at + patience:
+                self.close(CloseCode.SUPERSEDED, "this Defender has a newer connection")
         self._do(self._end.tick(now))
+
+    def supersede(self, now: float) -> None:
+        """Its Defender has a newer session: this one ends once no command is under way on it."""
+        self.superseded_at = now
+        self.stay()
+
+    def ask(self, slot: float, deadline: float, reason: str) -> bool:
+        """Ask the Defender to reconnect (D5).
+
+        Args:
+            slot: When, in monotonic seconds.
+            deadline: When its connection is closed if it made no attempt, by the same clock.
+            reason: What its log says.
+
+        Returns:
+            Whether it could be asked.
+        """
+        if self._end is None or not self.is_open:
+            return False
+        now = self._owner.clock.monotonic()
+        wait = max(0.0, slot - now)
+        self._do(self._end.reconnect(wait, max(wait, deadline - now), reason, now))
+        return True
+
+    def stay(self) -> None:
+        """What `ask` asked for isn't wanted any more."""
+        if self._end is not None:
+            self._end.stay()
 
     @contextlib.contextmanager
     def contained(self) -> Iterator[None]:
@@ -280,7 +364,9 @@ class Session:
             case ApplyOutcome.APPLIED:
                 self._do(self._end.acknowledge(applied.epoch, applied.through))
             case ApplyOutcome.FENCED:
-                self.close(CloseCode.SUPERSEDED, "this Defender has a newer connection")
+                # They are sent again on the newer connection. A command's result still comes on this one.
+                if self.superseded_at is None or not self._end.outstanding:
+                    self.close(CloseCode.SUPERSEDED, "this Defender has a newer connection")
             case ApplyOutcome.GAP | ApplyOutcome.UNKNOWN:
                 # The end counts positions itself, so this is a store that went back (a restored backup): the
                 # Defender comes again and is told where to go on.
@@ -316,23 +402,33 @@ class Session:
         match output:
             case HelloReceived():
                 self.hostname = output.claims.hostname
+                self._holds(output.claims.certificates)
                 self._owner.said_hello(self, output)
             case EventsReceived():
                 self._owner.sent_events(self, output)
-            case FactsReceived():
-                # Nothing shows what changes about a host yet, and ten thousand copies of it would be kept.
-                pass
+            case FactsReceived(facts):
+                # Nothing shows what else changes about a host, and ten thousand copies of it would be kept.
+                if facts.certificates:
+                    self._holds(facts.certificates)
             case CommandFinished():
                 self._finished(output)
             case MoveFailed(reason, detail):
-                logger.warning("%s could not reconnect: %s %s", self, reason, detail)
+                logger.debug("%s could not reconnect: %s %s", self, reason, detail)
+                self._owner.move_failed(self, f"{reason} {detail}".strip())
             case PeerSilent(seconds):
                 logger.warning("%s was silent for %.0f s", self, seconds)
             case Close(code, reason):
                 assert self._connection is not None
-                if code not in (CloseCode.NORMAL, CloseCode.RESTARTING):
-                    logger.warning("%s is closed: %d %s", self, code, reason)
+                level = logging.DEBUG if code in _QUIET else logging.WARNING
+                logger.log(level, "%s is closed: %d %s", self, code, reason)
                 self._connection.close(code, reason)
+                self._owner.closing(self, code)
+
+    def _holds(self, sets: Iterable[HeldSet]) -> None:
+        """Keep of the sets that the Defender holds what an expiry asks for: an end, not the sets."""
+        own = self.certificate_fingerprint
+        others = [one for one in sets if one.channel == Role.DEFENDER_CLIENT and one.fingerprint != own]
+        self.spare_until = max((one.not_after for one in others if one.proved), default=None)
 
     def _finished(self, finished: CommandFinished) -> None:
         future = (self._commands or {}).get(finished.id)

@@ -36,7 +36,7 @@ async def _defenders(_: Mapping[str, str]) -> Any:
 async def _bundle(arguments: Mapping[str, str]) -> Any:
     if arguments["address"] == "x y":
         raise UsageError("address 'x y'", "is not a name", "give one")
-    return {"wsAddress": f"wss://{arguments['address']}:8084", "installBundle": "e30="}
+    return {"wsAddress": f"wss://{arguments['address']}:8084", "installBundle": "e30=", "note": ""}
 
 
 async def _command(arguments: Mapping[str, str]) -> Any:
@@ -45,11 +45,31 @@ async def _command(arguments: Mapping[str, str]) -> Any:
     return {"lines": ["one", f"two {HOSTILE}"], "version": "0.1.0", "asked": dict(arguments)}
 
 
+CHANNEL = {
+    "channel": "defender",
+    "source": "custom",
+    "fingerprint": "ab" * 32,
+    "notAfter": "2029-11-20T23:34:19+00:00",
+    "names": ["DNS:localhost"],
+    "watcher": {"state": "bad", "missing": [], "faults": [HOSTILE]},
+    "drains": [],
+}
+
+
+async def _certs(_: Mapping[str, str]) -> Any:
+    return {"channels": [CHANNEL]}
+
+
+async def _end(_: Mapping[str, str]) -> Any:
+    return {"ended": 2}
+
+
 @pytest.fixture
 def console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A Console's socket, served from a thread, since the commands bring their own loop."""
     monkeypatch.setenv("DATA_FOLDER", str(tmp_path))
     answers = {"defenders": _defenders, "install-bundle": _bundle, "command": _command}
+    answers |= {"certs": _certs, "end-removed-trust": _end}
     up, loop = Event(), asyncio.new_event_loop()
     over = asyncio.Event()
 
@@ -86,6 +106,20 @@ def test_the_list_shows_what_a_hostile_defender_claims_as_text(console: Path, ca
 def test_the_list_as_json(console: Path, capsys: Captured) -> None:
     assert _run(["console", "defenders", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0] == DEFENDER
+
+
+def test_the_certificates_are_shown_as_lines_or_json(console: Path, capsys: Captured) -> None:
+    assert _run(["console", "certs"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[:2] == ["defender:", "  certificates  custom, set abababababababab"]
+    assert shown[-1] == "                [/x]evil\\x1b[2J\\u202e"
+    assert _run(["console", "certs", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"channels": [CHANNEL]}
+
+
+def test_removed_trust_is_ended_and_counted(console: Path, capsys: Captured) -> None:
+    assert _run(["console", "end-removed-trust"]) == 0
+    assert capsys.readouterr().out == "2 connections of removed trust ended\n"
 
 
 def test_a_bundle_is_two_lines_that_a_shell_can_read(console: Path, capsys: Captured) -> None:

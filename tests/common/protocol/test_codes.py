@@ -30,6 +30,7 @@ def test_codes_do_not_change_unnoticed() -> None:
         "NOT_MOVED": 4008,
         "TRUST_REMOVED": 4009,
         "VERSION_REFUSED": 4010,
+        "CERTIFICATE_EXPIRED": 4011,
     }
 
 

@@ -439,6 +439,22 @@ def test_who_makes_no_attempt_is_closed_at_the_deadline() -> None:
     assert closed_with(end.tick(15.0))[0] is CloseCode.NOT_MOVED
 
 
+def test_who_is_not_wanted_elsewhere_any_more_stays() -> None:
+    end = opened()
+    end.reconnect(2.0, 10.0, "certificates rotated", 5.0)
+    end.stay()
+    hear(end, Heartbeat(1), now=14.0)
+    assert end.move is Move.NOT_ASKED
+    assert end.tick(15.0) == ()
+    # Its attempt was under way: that it failed is no news.
+    assert hear(end, ReconnectFailed("UNKNOWN_CA", "not in the bundle"), now=16.0) == ()
+    assert end.stray == 1
+    # A deadline of something else stands.
+    end.send_command("c-1", "reportState", {}, 16.0, timeout=3.0)
+    end.stay()
+    assert end.next_deadline == 19.0
+
+
 def test_who_tried_and_failed_keeps_the_connection() -> None:
     end = opened()
     end.reconnect(2.0, 10.0, "certificates rotated", 5.0)
