@@ -19,9 +19,12 @@ from typing import Final
 import click
 
 from common.errors import GarrisonError, UsageError
+from common.product import CUSTOM_CERTIFICATES
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 15.0
+PREDEFINED: Final = Path("/var/lib/twistlock", CUSTOM_CERTIFICATES)
+"""The directory of the product's documents: whoever made it before the onebox means it to be used."""
 
 
 @dataclass(slots=True)
@@ -109,7 +112,7 @@ class Onebox:
         """The process's data folder, in which `custom-certificates` is the shared directory."""
         data = self.folder / name
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        link = data / "custom-certificates"
+        link = data / CUSTOM_CERTIFICATES
         if link.is_symlink():
             link.unlink()
         if link.exists():
@@ -136,6 +139,9 @@ class Onebox:
         """One command against the running Console; empty while it is not up.
 
         A command's end, well or ill, takes a Python start: the loop that asks again needs no sleep.
+
+        Raises:
+            GarrisonError: the Console refuses, such as an address that its certificate doesn't name.
         """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -143,14 +149,17 @@ class Onebox:
             env=_clean_environment() | {"DATA_FOLDER": str(self.folder / "console")},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
         )
         try:
-            output, _ = await process.communicate()
+            output, errors = await process.communicate()
         except asyncio.CancelledError:
             process.kill()
             await process.wait()
             raise
+        if process.returncode == UsageError.exit_code:
+            said = errors.decode(errors="replace").strip().removeprefix("garrison: ")
+            raise GarrisonError("onebox", said, "mend that and start it again")
         return output if process.returncode == 0 else b""
 
     async def _bundle(self) -> dict[str, str]:
@@ -197,8 +206,8 @@ class Onebox:
                 f"  Trust     {ca}",
                 f"  API       curl --cacert {ca} {url}/api/v1/_ping",
                 f"  Files     {Path(sys.argv[0])} certs show {self.folder / 'console' / 'certificates'}",
-                f"  Shared    {self.custom_certificates} is the custom-certificates directory of all",
-                "            three; certificates in it are not used yet",
+                "  Yours     Copy your own certificates into the directory that all of them watch:",
+                f"            {self.custom_certificates}",
                 "  Stop      Ctrl-C; the state stays, the next start goes on from it",
                 "",
             ]
@@ -254,8 +263,8 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
     "--custom-certificates",
     type=click.Path(file_okay=False, path_type=Path),
     default=None,
-    help="The directory that all of them share for your own certificates; "
-    "/var/lib/twistlock/custom-certificates is the product's.  [default: FOLDER/custom-certificates]",
+    help="The directory that all of them share for your own certificates.  "
+    f"[default: {PREDEFINED} where it exists, else FOLDER/{CUSTOM_CERTIFICATES}]",
 )
 @click.option("--defenders", type=click.IntRange(1, 50), default=2, show_default=True)
 @click.option("--https-port", type=click.IntRange(1, 65535), default=8083, show_default=True)
@@ -265,5 +274,5 @@ def onebox(
 ) -> None:
     """Run a Console and Defenders on this machine until Ctrl-C, and show their logs."""
     folder = folder.resolve()
-    shared = (custom_certificates or folder / "custom-certificates").resolve()
-    asyncio.run(Onebox(folder, shared, defenders, https_port, websocket_port).run())
+    shared = custom_certificates or (PREDEFINED if PREDEFINED.is_dir() else folder / CUSTOM_CERTIFICATES)
+    asyncio.run(Onebox(folder, shared.resolve(), defenders, https_port, websocket_port).run())

@@ -26,6 +26,7 @@ class Process:
     """A process of the product, its log kept line by line."""
 
     process: asyncio.subprocess.Process
+    is_onebox: bool = False
     lines: list[str] = field(default_factory=list)
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
     _reader: asyncio.Task[None] | None = None
@@ -41,7 +42,7 @@ class Process:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        started = cls(process)
+        started = cls(process, is_onebox=arguments[0] == "onebox")
         started._reader = asyncio.create_task(started._read())
         return started
 
@@ -92,7 +93,11 @@ class Process:
         return await self.ended()
 
     async def clean_up(self) -> None:
-        """End it, however it stands."""
+        """End it, however it stands; an onebox in order, since it ends what it started."""
+        if self.is_onebox and self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, TimeoutError):
+                self.process.terminate()
+                await asyncio.wait_for(self.process.wait(), PATIENCE)
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
         await self.process.wait()
