@@ -23,7 +23,7 @@ from common.certificates import CertificateSet
 from common.clock import Clock
 from common.protocol import CloseCode
 from console.fleet.draining import Counts, Ending, Standing, Tally
-from console.fleet.pacing import HandshakeRate, Slots, expected_seconds
+from console.fleet.pacing import LEAD_SECONDS, HandshakeRate, Slots, expected_seconds
 from console.fleet.session import Session
 from console.fleet.slices import Slice
 from console.fleet.verdicts import Verdicts
@@ -160,8 +160,10 @@ class Drain:
 
     def swapped(self, certificates: CertificateSet) -> None:
         """New connections get this set from now on."""
-        now, begun = self._clock.monotonic(), self._clock.now()
+        now, begun, before = self._clock.monotonic(), self._clock.now(), self._swap
         name, verdicts = certificates.fingerprint, Verdicts(certificates, begun)
+        if before is not None and _bundle(before.certificates) != _bundle(certificates):
+            self._slots.not_before(now + LEAD_SECONDS)
         self._swap = _Swap(certificates, name, now, begun, self._grace, verdicts)
         self._tally = Tally(now)
         self._queue.clear()
@@ -463,3 +465,7 @@ class Drain:
             logger.log(line[0], "%s", line[1])
             if self._swap is not None:
                 self._swap.verdicts.forget()
+
+
+def _bundle(certificates: CertificateSet) -> frozenset[str]:
+    return frozenset(anchor.fingerprint for anchor in certificates.anchors)

@@ -18,6 +18,9 @@ ENOUGH: Final = 10
 MEMORY: Final = 0.7
 """What a reading still weighs at the next one: half of the weight lies on the last two."""
 SHARE: Final = 0.7
+LEAD_SECONDS: Final = 1.0
+"""How long after a swap of the bundle the first slot lies: Defenders need other files, too. Those that share a
+volume with the Console see theirs at that moment, and come by themselves."""
 HORIZON_SECONDS: Final = 1.0
 """How far ahead slots are handed out."""
 PAUSE_SECONDS: Final = 5.0
@@ -67,6 +70,10 @@ class Slots:
     def __init__(self) -> None:
         self._next = -math.inf
         self._crowded_since: float | None = None
+
+    def not_before(self, at: float) -> None:
+        """Give out no slot before `at`, in monotonic seconds."""
+        self._next = max(self._next, at)
 
     def take(self, now: float, rate: float, *, crowded: bool) -> float | None:
         """The next slot, if one may be given out now.

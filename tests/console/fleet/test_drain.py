@@ -129,6 +129,22 @@ async def test_slots_are_a_moment_apart(store: Store, slots: list[tuple[str, flo
         assert after - before >= 1 / (pacing.SHARE * pacing.HIGHEST_RATE) - 1e-6
 
 
+async def test_who_needs_other_files_too_is_asked_a_moment_later(
+    store: Store, slots: list[tuple[str, float]]
+) -> None:
+    """Who shares a volume with the Console sees them at that moment, too, and comes by itself."""
+    async with running(store, A) as fleet:
+        peer = await idle(fleet)
+        before = fleet.clock.monotonic()
+        fleet.use(WIDE)
+        await peer.until(lambda: len(peer.asked) == 1)
+        fleet.use(mixed(SERVER, OLD, NEW, OLD))
+        await peer.until(lambda: len(peer.asked) == 2)
+    (_, first), (_, second) = slots
+    assert first >= before + pacing.LEAD_SECONDS
+    assert second - first < pacing.LEAD_SECONDS
+
+
 async def test_the_set_in_use_is_no_swap_whatever_it_comes_from(
     store: Store, lines: pytest.LogCaptureFixture
 ) -> None:

@@ -176,3 +176,12 @@ def test_five_thousand_take_less_than_twice_what_the_rate_allows(cost: float, se
 def test_a_busy_console_drains_slower_but_drains(base: float) -> None:
     seconds, _ = drained(1000, cost=0.002, base=base, seed=1)
     assert seconds < 1000 / (SHARE * LOWEST_RATE) + 10
+
+
+def test_no_slot_lies_before_a_lead() -> None:
+    slots = Slots()
+    slots.not_before(10.5)
+    assert slots.take(9.0, 100.0, crowded=False) is None
+    assert slots.take(10.0, 100.0, crowded=False) == 10.5
+    slots.not_before(10.0)  # of two, the later one counts
+    assert slots.take(10.0, 100.0, crowded=False) == pytest.approx(10.5 + 1 / (SHARE * 100))
