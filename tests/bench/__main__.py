@@ -12,7 +12,7 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.bench import handshakes, memory
+from tests.bench import drain, handshakes, memory, swaps, watching
 from tests.bench.errors import BenchError
 from tests.bench.machine import Cores, Machine, look, raise_file_limit
 from tests.bench.report import Findings, markdown, show
@@ -21,10 +21,12 @@ from tests.bench.servers import make_template
 from tests.bench.workshop import FOLDER, Workshop, build_peers
 
 SPARE_FILES: Final = 512
-# The other targets' rows come here, each as a module of its own.
 MEASUREMENTS: Final[dict[str, Callable[[Workshop, Scale], Findings]]] = {
     "handshakes": handshakes.measure,
     "memory": memory.measure,
+    "swaps": swaps.measure,
+    "watching": watching.measure,
+    "drain": drain.measure,
 }
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from common.certificates import MintOptions, mint_defender, names_for
 from common.certificates.authority import KeyAlgorithm
+from tests.bench.machine import Cores
+from tests.bench.workshop import Workshop
 
 
 def mint_into(folder: Path) -> None:
@@ -15,6 +17,14 @@ def mint_into(folder: Path) -> None:
     for name, pem in mint_defender(datetime.now(UTC), options).files.items():
         (folder / name).write_bytes(pem)
         (folder / name).chmod(0o600)
+
+
+@pytest.fixture
+def bare_workshop(tmp_path: Path) -> Workshop:
+    """A workshop in which nothing was made yet."""
+    made = Workshop(tmp_path, Cores.of_this_process())
+    made.run_folder("any")
+    return made
 
 
 @pytest.fixture(scope="session")

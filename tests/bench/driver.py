@@ -59,15 +59,22 @@ class Sample:
 
 
 def measure_rate(
-    workshop: Workshop, server: Server, depth: Depth, *, seconds: float, warm: float, concurrency: int
+    workshop: Workshop,
+    server: Server,
+    depth: Depth,
+    *,
+    seconds: float,
+    warm: float,
+    concurrency: int,
+    certificates: Path | None = None,
 ) -> Sample:
-    """Open connections in a closed loop and count."""
+    """Open connections in a closed loop and count; `certificates` by default are the workshop's."""
     arguments = (
         *("-warm", f"{warm}s", "-window", f"{seconds}s"),
         *("-server", str(server.program.pid)),
         *("-concurrency", str(concurrency)),
     )
-    with _driving(workshop, server, depth, arguments) as program:
+    with _driving(workshop, server, depth, arguments, certificates) as program:
         return Sample.from_json(program.answer(warm + seconds + 30))
 
 
@@ -81,11 +88,15 @@ def holding(workshop: Workshop, server: Server, depth: Depth, count: int) -> Ite
 
 @contextlib.contextmanager
 def _driving(
-    workshop: Workshop, server: Server, depth: Depth, arguments: tuple[str, ...]
+    workshop: Workshop,
+    server: Server,
+    depth: Depth,
+    arguments: tuple[str, ...],
+    certificates: Path | None = None,
 ) -> Iterator[Program]:
     command: tuple[str | Path, ...] = (
         *(workshop.driver, "-address", server.address, "-depth", depth),
-        *("-certificates", workshop.certificates, "-identities", workshop.identities),
+        *("-certificates", certificates or workshop.certificates, "-identities", workshop.identities),
         *arguments,
     )
     environment = os.environ | {"GOMAXPROCS": "1"}

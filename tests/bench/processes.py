@@ -16,6 +16,8 @@ from tests.bench.errors import BenchError
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
 SETTLE_SECONDS: Final = 60.0
+STATUS_SECONDS: Final = 0.2
+_CPUCLOCK_SCHED: Final = 2
 POLL_SECONDS: Final = 0.5
 """Between two readings of a process's memory."""
 STEADY: Final = 0.002
@@ -59,6 +61,13 @@ class Program:
         """Its next line on standard output, which is a JSON object."""
         return cast("dict[str, Any]", json.loads(self.line(timeout)))
 
+    def ask(self, line: str, timeout: float = START_SECONDS) -> dict[str, Any]:
+        """What it answers to a line on its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.flush()
+        return self.answer(timeout)
+
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
@@ -71,10 +80,9 @@ class Program:
         return "".join(f"\n  {line}" for line in lines)
 
     def cpu_seconds(self) -> float:
-        """CPU time that it has used so far, its threads together, as proc(5)'s stat counts it."""
-        stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8")
-        fields = stat.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / 100
+        """CPU time that it has used so far, its threads together, those that have ended too."""
+        # clock_getcpuclockid(3): nanoseconds, where proc(5) has hundredths. Python has no name for it.
+        return time.clock_gettime(~self.pid << 3 | _CPUCLOCK_SCHED)
 
     def memory(self) -> int:
         """Bytes that are its own: the proportional set size, of which shared pages are a share."""
@@ -144,6 +152,22 @@ def running(
         yield program
     finally:
         program.stop()
+
+
+def wait_for_status(
+    program: Program, condition: Callable[[dict[str, Any]], bool], seconds: float
+) -> dict[str, Any]:
+    """The load generator's status once it meets the condition.
+
+    Raises:
+        BenchError: it does not in time; with the status as it is.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition(status := program.ask("status")):
+        if time.monotonic() > deadline:
+            raise BenchError(f"{program.name} after {seconds:.0f} s: {status}{program.told()}")
+        time.sleep(STATUS_SECONDS)
+    return status
 
 
 def wait_until(condition: Callable[[], bool], program: Program, seconds: float = START_SECONDS) -> None:

@@ -13,6 +13,8 @@ class Scale:
         seconds: That a window lasts.
         warm: Seconds of load before it.
         idle: Connections held for the memory rows.
+        swaps: Of certificates, for one percentile.
+        watch: Seconds that an idle process is looked at.
         quiet: Say nothing on the way.
     """
 
@@ -20,6 +22,8 @@ class Scale:
     seconds: float
     warm: float
     idle: int
+    swaps: int
+    watch: float
     quiet: bool = False
 
     def say(self, text: str) -> None:
@@ -28,5 +32,5 @@ class Scale:
             print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-FULL = Scale(rounds=7, seconds=4.0, warm=0.7, idle=10_000)
-QUICK = Scale(rounds=3, seconds=1.5, warm=0.5, idle=1_000)
+FULL = Scale(rounds=7, seconds=4.0, warm=0.7, idle=10_000, swaps=50, watch=45.0)
+QUICK = Scale(rounds=3, seconds=1.5, warm=0.5, idle=1_000, swaps=10, watch=10.0)

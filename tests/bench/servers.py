@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -80,7 +80,7 @@ def nginx(workshop: Workshop) -> Iterator[Server]:
     configuration.write_text(text, encoding="utf-8")
     command = (NGINX, "-p", folder, "-c", configuration)
     with running("nginx", command, core=workshop.cores.server, log=folder / "log") as program:
-        wait_until(lambda: _listens(port), program)
+        wait_until(lambda: listens(port), program)
         yield Server("nginx", program, port, (Depth.HTTP,))
 
 
@@ -129,31 +129,57 @@ def console(loop: str) -> Recipe:
     @contextlib.contextmanager
     def recipe(workshop: Workshop) -> Iterator[Server]:
         folder, port = workshop.run_folder(f"console-{loop}"), free_port()
-        data = folder / "data"
-        if workshop.template.exists():
-            shutil.copytree(workshop.template, data, symlinks=True)
-        command = (sys.executable, "-c", _WITH_UVLOOP if loop == "uvloop" else _WITHOUT_UVLOOP)
-        environment = _console_environment(data, port)
-        core, log = workshop.cores.server, folder / "log"
-        with running(f"Console {loop}", command, core=core, log=log, environment=environment) as program:
-            wait_until(lambda: _listens(port), program)
+        with console_program(workshop, folder, loop, {"COMMUNICATION_PORT": str(port)}) as program:
+            wait_until(lambda: listens(port), program)
             yield Server(f"Console, {loop}", program, port, (Depth.UPGRADE, Depth.HELLO))
 
     return recipe
 
 
-def _console_environment(data: Path, port: int) -> dict[str, str]:
-    """As an operator would run it; nothing of the caller's environment configures it behind our back."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GARRISON_")}
-    return kept | {
+@contextlib.contextmanager
+def console_program(
+    workshop: Workshop,
+    folder: Path,
+    loop: str,
+    settings: Mapping[str, str],
+    *,
+    prefix: Sequence[str] = (),
+) -> Iterator[Program]:
+    """A Console's process in a folder of its own: its data in `data`, its log in `log`.
+
+    Args:
+        workshop: Whose template it begins with, if there is one.
+        folder: May hold a data folder already, which is kept.
+        loop: asyncio or uvloop.
+        settings: Options that differ from the bench's.
+        prefix: A command that starts it.
+    """
+    data = folder / "data"
+    if workshop.template.exists():
+        shutil.copytree(workshop.template, data, symlinks=True, dirs_exist_ok=True)
+    command = (*prefix, sys.executable, "-c", _WITH_UVLOOP if loop == "uvloop" else _WITHOUT_UVLOOP)
+    core, log, environment = workshop.cores.server, folder / "log", _console_environment(data, settings)
+    with running(f"Console {loop}", command, core=core, log=log, environment=environment) as program:
+        yield program
+
+
+def bare_environment() -> dict[str, str]:
+    """Nothing of the caller's environment configures what is measured behind our back."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GARRISON_")}
+
+
+def _console_environment(data: Path, settings: Mapping[str, str]) -> dict[str, str]:
+    """As an operator would run it."""
+    ours = {
         "DATA_FOLDER": str(data),
         "MANAGEMENT_PORT_HTTPS": "0",
-        "COMMUNICATION_PORT": str(port),
+        "COMMUNICATION_PORT": "0",
         "CONSOLE_CN": "localhost",
         "CONSOLE_SAN": "DNS:localhost IP:127.0.0.1",
         "GARRISON_LISTEN_ADDRESS": "127.0.0.1",
         "LOG_PROD": "true",
     }
+    return {**bare_environment(), **ours, **settings}
 
 
 def make_template(workshop: Workshop) -> None:
@@ -181,6 +207,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

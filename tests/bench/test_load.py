@@ -4,17 +4,22 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.bundle import Bundle, encode_bundle
 from common.certificates import Role, read_files
-from common.protocol import ConsoleOptions
+from common.protocol import CloseCode, ConsoleOptions
 from common.transport import FailureKind
 from tests.bench.errors import BenchError
-from tests.bench.lean import serving
-from tests.bench.load import Fleet, Plan, defender_context, parse, plan_of
+from tests.bench.generator import Fleet, Plan
+from tests.bench.lean import LeanGeneration, serving
+from tests.bench.load import parse, plan_of
+from tests.bench.wallet import Wallet
+from tests.operator import Operator
+from tests.pki import PKI
 
 DEFENDERS = 20
 QUICK = ConsoleOptions("bench", heartbeat_seconds=0.2)
@@ -31,7 +36,7 @@ def plan(certificates: Path, folder: Path, port: int, events_per_minute: float =
     return Plan(
         host="localhost",
         port=port,
-        context=defender_context(read_files(certificates, Role.DEFENDER_CLIENT)),
+        wallet=Wallet(read_files(certificates, Role.DEFENDER_CLIENT)),
         identities=folder / "identities",
         defenders=DEFENDERS,
         concurrency=4,
@@ -72,7 +77,7 @@ async def test_events_are_posted_until_they_are_acknowledged(certificates: Path,
 
 
 async def test_a_drain_moves_all_and_loses_none(certificates: Path, tmp_path: Path) -> None:
-    async with serving(certificates, options=QUICK) as (server, port):
+    async with serving(certificates, options=QUICK, supersedes=True) as (server, port):
         fleet = Fleet(plan(certificates, tmp_path, port, events_per_minute=600))
         async with keeping(fleet):
             for number, session in enumerate(tuple(server.sessions)):
@@ -80,13 +85,88 @@ async def test_a_drain_moves_all_and_loses_none(certificates: Path, tmp_path: Pa
             await until(lambda: fleet.tally.moved == DEFENDERS)
             await until(lambda: len(server.sessions) == DEFENDERS)
             assert fleet.connected == DEFENDERS
+            await until(lambda: not fleet.status()["leaving"])
     assert (fleet.tally.welcomed, fleet.tally.lost, fleet.tally.failed) == (2 * DEFENDERS, {}, {})
+    assert (fleet.tally.asked, fleet.tally.overstayed) == (DEFENDERS, 0)
+
+
+async def test_what_was_replaced_is_closed_by_us_if_the_console_does_not(
+    certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.bench.generator.LEAVE_SECONDS", 0.1)
+    async with serving(certificates) as (server, port):
+        fleet = Fleet(plan(certificates, tmp_path, port))
+        async with keeping(fleet):
+            for session in tuple(server.sessions):
+                session.ask_to_reconnect(0, 20)
+            await until(lambda: fleet.tally.overstayed == DEFENDERS)
+            await until(lambda: len(server.sessions) == DEFENDERS)
+    assert fleet.tally.lost == {}
+
+
+async def test_at_the_end_everything_is_acknowledged_once(certificates: Path, tmp_path: Path) -> None:
+    async with serving(certificates, supersedes=True) as (server, port):
+        planned = plan(certificates, tmp_path, port, events_per_minute=600)
+        fleet = Fleet(replace(planned, settle=20))
+        async with keeping(fleet):
+            await until(lambda: fleet.tally.created >= DEFENDERS)
+            for session in tuple(server.sessions):
+                session.ask_to_reconnect(0, 20)
+            await until(lambda: fleet.tally.moved == DEFENDERS)
+    assert fleet.tally.created == fleet.tally.acknowledged == len(fleet.tally.delays)
+    assert fleet.tally.posted >= fleet.tally.created
+    ledger = fleet.ledger()
+    assert sum(each["created"] for each in ledger) == fleet.tally.created
+    assert all(each["created"] == each["through"] and each["id"] for each in ledger)
+
+
+async def test_a_move_that_fails_is_told_and_the_operators_set_mends_it(
+    certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Console got its files first: nobody is lost, and all move once theirs come."""
+    monkeypatch.setattr("tests.bench.simulated.RETRY_CAP_SECONDS", 0.5)
+    pki, folder = PKI(), tmp_path / "custom"
+    folder.mkdir()
+    async with serving(certificates, supersedes=True) as (server, port):
+        given = read_files(certificates, Role.DEFENDER_CLIENT)
+        fleet = Fleet(replace(plan(certificates, tmp_path, port), wallet=Wallet(given, folder)))
+        async with keeping(fleet):
+            server.generation = LeanGeneration(pki.set(Role.DEFENDER_SERVER))
+            for session in tuple(server.sessions):
+                session.ask_to_reconnect(0, 20)
+            await until(lambda: len(server.not_moved) == DEFENDERS)
+            assert (fleet.connected, fleet.tally.lost, fleet.tally.moved) == (DEFENDERS, {}, 0)
+            Operator(folder, pki).copy(pki.files(Role.DEFENDER_CLIENT))
+            await until(lambda: fleet.tally.moved >= DEFENDERS)
+            status = fleet.status()
+            assert (status["newest"], list(status["leaves"])) == (DEFENDERS, [server.generation.leaf.hex()])
+    assert fleet.tally.lost == {}
+
+
+async def test_files_that_come_before_the_consoles_cut_nobody_off(
+    certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.bench.simulated.RETRY_CAP_SECONDS", 0.5)
+    pki, folder = PKI(), tmp_path / "custom"
+    folder.mkdir()
+    async with serving(certificates, supersedes=True) as (server, port):
+        given = read_files(certificates, Role.DEFENDER_CLIENT)
+        fleet = Fleet(replace(plan(certificates, tmp_path, port), wallet=Wallet(given, folder)))
+        async with keeping(fleet):
+            Operator(folder, pki).copy(pki.files(Role.DEFENDER_CLIENT))
+            await until(lambda: fleet.tally.failed.total() >= DEFENDERS)
+            # One that is lost meanwhile comes back by the set that was proved.
+            next(iter(server.sessions)).close(CloseCode.TRY_AGAIN, "")
+            await until(lambda: fleet.tally.lost.total() == 1 and fleet.connected == DEFENDERS)
+            server.generation = LeanGeneration(pki.set(Role.DEFENDER_SERVER))
+            await until(lambda: fleet.status()["newest"] == DEFENDERS)
+    assert fleet.tally.lost.total() == 1
 
 
 async def test_lost_ones_come_back(
     certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.bench.load.RETRY_SECONDS", 0.2)
+    monkeypatch.setattr("tests.bench.simulated.RETRY_SECONDS", 0.2)
     async with serving(certificates) as (_, port):
         fleet = Fleet(plan(certificates, tmp_path, port))
         stop = asyncio.Event()
