@@ -19,8 +19,8 @@ MEMORY: Final = 0.7
 """What a reading still weighs at the next one: half of the weight lies on the last two."""
 SHARE: Final = 0.7
 LEAD_SECONDS: Final = 1.0
-"""How long after a swap of the bundle the first slot lies: Defenders need other files, too. Those that share a
-volume with the Console see theirs at that moment, and come by themselves."""
+"""How long after a swap of the bundle the first slot lies: Defenders need other files, too. Those on a volume
+that they share with the Console see theirs at that moment, and come by themselves."""
 HORIZON_SECONDS: Final = 1.0
 """How far ahead slots are handed out."""
 PAUSE_SECONDS: Final = 5.0
