@@ -14,8 +14,10 @@ What is set here and why:
 - TLS 1.2 suites of product facts §2, less CBC: ECDHE with AES-GCM.
 """
 
+import hashlib
 import os
 import ssl
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -37,6 +39,9 @@ CIPHERS_TLS12: Final = ":".join(
 VERIFY_FLAGS: Final = ssl.VerifyFlags.VERIFY_X509_TRUSTED_FIRST | ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
 
 _NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)  # X509_V_FLAG_NO_CHECK_TIME; Python has no name for it
+
+# The last few sets that passed: role, chain, bundle and key, by their fingerprints.
+_passed: Final[deque[tuple[str, str, bytes]]] = deque(maxlen=16)
 
 _FLIGHTS: Final = 8  # two are needed without HelloRetryRequest
 
@@ -184,14 +189,21 @@ def _rehearse(set_: CertificateSet) -> None:
 
     The loader foretells what OpenSSL will say of a set; here OpenSSL says it, before anybody depends on it.
     Dates are left out if nothing else is wrong: contexts are also built for a set that isn't valid yet.
+    So nothing but the set decides, and what passed once is not asked again: a swap is on the loop's time, and
+    the loader has asked in a thread of its own.
 
     Raises:
         ssl.SSLError: with OpenSSL's reason.
     """
+    # The fingerprint leaves the bundle's order out, and OpenSSL may not.
+    known = (set_.fingerprint, set_.key.fingerprint, hashlib.sha256(_anchors(set_)).digest())
+    if known in _passed:
+        return
     try:
         _verify_by_handshake(set_, VERIFY_FLAGS)
     except ssl.SSLCertVerificationError:
         _verify_by_handshake(set_, VERIFY_FLAGS | _NO_CHECK_TIME)
+    _passed.append(known)
 
 
 def _verify_by_handshake(set_: CertificateSet, flags: ssl.VerifyFlags) -> None:

@@ -437,7 +437,7 @@ class Drain:
         removed = self.removed_trust
         if removed is not None:
             logger.warning(
-                "%d connections rest on a CA that is not in the bundle any more: they end by %s; give these "
+                "connections on a CA that is not in the bundle any more: %d, which end by %s; give these "
                 "Defenders certificates of a CA that is, or end them now: garrison console end-removed-trust",
                 removed.connections,
                 removed.ends.isoformat(timespec="seconds"),
@@ -447,19 +447,24 @@ class Drain:
         """What came of it all, in a line for each kind."""
         news, self._news = self._news, Counter()
         if number := news[CloseCode.TRUST_REMOVED]:
-            logger.warning("%d connections of removed trust were ended", number)
+            logger.warning("ended connections on a removed CA: %d", number)
         if number := news[CloseCode.CERTIFICATE_EXPIRED]:
             logger.warning(
-                "%d connections were ended, because their Defenders' certificates have expired; "
+                "ended connections of Defenders whose certificates have expired: %d; "
                 "give these Defenders new ones",
                 number,
             )
         if number := news[EXPIRED]:
-            logger.info("%d Defenders whose certificates have expired are asked to reconnect", number)
+            logger.info("asked Defenders to reconnect whose certificates have expired: %d", number)
         if number := news[_EXPIRED_FAILED]:
-            logger.warning("%d of them could not and keep their connections; look at their logs", number)
+            logger.warning(
+                "expired, but could not reconnect and stay: %d; look at these Defenders' logs",
+                number,
+            )
         if number := news[CloseCode.NOT_MOVED]:
-            logger.warning("%d of them made no attempt and were closed; look at their logs", number)
+            logger.warning(
+                "closed, since they made no attempt to reconnect: %d; look at these Defenders' logs", number
+            )
         line = None if self._judging else self._tally.end_line(self._clock.monotonic())
         if line is not None:
             logger.log(line[0], "%s", line[1])

@@ -25,6 +25,7 @@ from common.certificates import (
     parse_san,
     resumed,
     server_context,
+    tls,
 )
 from common.certificates.tls import VERIFY_FLAGS, confirmed
 from common.errors import CertificateSetError
@@ -533,3 +534,24 @@ def test_what_the_loader_accepts_openssl_accepts(
     sent = [by_der[one.der] for one in found.set.chain[1:]]
     assert openssl_accepts(role, leaf, anchors, sent, tmp_path_factory.mktemp("pair"))
     (server_context if role.is_server else client_context)(found.set)
+
+
+def test_openssl_is_asked_about_a_set_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A swap is on the loop's time; its loader has asked in a thread."""
+    asked: list[CertificateSet] = []
+    verify = tls._verify_by_handshake
+
+    def counted(set_: CertificateSet, flags: ssl.VerifyFlags) -> None:
+        asked.append(set_)
+        verify(set_, flags)
+
+    monkeypatch.setattr(tls, "_verify_by_handshake", counted)
+    ca = make_ca("asked once")
+    for _ in range(2):
+        contents = files_for(Role.DEFENDER_SERVER, make_server(ca), [ca])
+        files = FileSet.from_bytes(Role.DEFENDER_SERVER, contents)
+        found = confirmed(judge(files, now=NOW, source=Source.CUSTOM)).set
+        assert found is not None
+        server_context(found)
+        server_context(found)
+    assert len(asked) == 2

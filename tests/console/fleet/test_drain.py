@@ -393,6 +393,26 @@ async def test_one_whose_upgrade_comes_after_its_ca_was_removed_is_closed_at_its
 # Removed trust
 
 
+async def test_a_connection_that_is_ending_at_the_swap_is_no_removed_trust(
+    store: Store, lines: pytest.LogCaptureFixture
+) -> None:
+    async with running(store, A) as fleet:
+        peer = await idle(fleet)
+        (session,) = fleet._sessions
+        assert session._connection is not None
+        assert peer.connection is not None
+        peer.connection.transport.pause_reading()  # so it doesn't answer a good-bye
+        session._connection.transport.close()
+        await become(lambda: not session.chain)
+        assert session in fleet._sessions
+        fleet.use(B)
+        fleet._drain._slice()
+        assert fleet.removed_trust is None
+        peer.connection.abort()
+        await become(lambda: not fleet._sessions)
+    assert not [level for level, _ in said(lines) if level == "WARNING"]
+
+
 async def test_removed_trust_ends_at_once_without_a_grace(
     store: Store, lines: pytest.LogCaptureFixture
 ) -> None:
@@ -404,7 +424,7 @@ async def test_removed_trust_ends_at_once_without_a_grace(
         assert kept.closed is None
         assert not removed.asked
         assert fleet.removed_trust is None
-    assert ("WARNING", "1 connections of removed trust were ended") in said(lines)
+    assert ("WARNING", "ended connections on a removed CA: 1") in said(lines)
 
 
 async def test_removed_trust_is_asked_first_and_ends_after_its_grace_whatever_it_says(
@@ -427,7 +447,7 @@ async def test_removed_trust_is_asked_first_and_ends_after_its_grace_whatever_it
         assert (await silent.over())[0] == CloseCode.TRUST_REMOVED
         assert [peer.closed for peer in kept] == [None] * 5
     warning = next(line for level, line in said(lines) if level == "WARNING")
-    assert warning.startswith("2 connections rest on a CA that is not in the bundle any more: they end by 20")
+    assert warning.startswith("connections on a CA that is not in the bundle any more: 2, which end by 20")
     assert "garrison console end-removed-trust" in warning
 
 
@@ -677,12 +697,15 @@ async def test_an_expired_certificate_moves_who_has_proved_another_and_ends_the_
         (
             "WARNING",
             (
-                "3 connections were ended, because their Defenders' certificates have expired; "
+                "ended connections of Defenders whose certificates have expired: 3; "
                 "give these Defenders new ones"
             ),
         ),
-        ("INFO", "2 Defenders whose certificates have expired are asked to reconnect"),
-        ("WARNING", "1 of them could not and keep their connections; look at their logs"),
+        ("INFO", "asked Defenders to reconnect whose certificates have expired: 2"),
+        (
+            "WARNING",
+            "expired, but could not reconnect and stay: 1; look at these Defenders' logs",
+        ),
     ]
 
 
@@ -699,7 +722,7 @@ async def test_who_does_not_move_from_an_expired_certificate_is_closed(
         await become(lambda: len(said(lines)) == 2)
     assert said(lines)[1] == (
         "WARNING",
-        "1 of them made no attempt and were closed; look at their logs",
+        "closed, since they made no attempt to reconnect: 1; look at these Defenders' logs",
     )
 
 
