@@ -11,9 +11,9 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -46,6 +46,8 @@ from console.settings import ConsoleSettings
 from console.store import Store
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SERVED: Final = (Role.HTTPS_SERVER, Role.DEFENDER_SERVER)
 
@@ -99,7 +101,10 @@ async def _run(settings: ConsoleSettings, clock: Clock) -> None:
         defenders = await _bind(settings, settings.communication_port, stack)
         active = ActiveSets()
         watcher = _watcher(settings, active, clock)
-        for custom in (await watcher.start()).values():
+        found = await _unless_stopped(stop, watcher.start())
+        if found is None:
+            return
+        for custom in found.values():
             active.offer(custom)
         store = await Store.open(settings.data_folder)
         stack.push_async_callback(store.close)
@@ -110,6 +115,18 @@ async def _run(settings: ConsoleSettings, clock: Clock) -> None:
         console = await _assemble(settings, store, _Certificates(sets, active, watcher), clock, stack)
         line = settings.start_line(console_cn=options.console_cn, console_san=tuple(options.names))
         await console.serve(https, defenders, list(filter(None, [line, settings.foreign_line()])), stop)
+
+
+async def _unless_stopped(stop: asyncio.Event, start: Coroutine[Any, Any, T]) -> T | None:
+    """The outcome of a part of the start that may hang (a file server), or None if it was to stop meanwhile."""
+    starting, stopping = asyncio.ensure_future(start), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        return starting.result() if starting.done() else None
+    finally:
+        for task in (starting, stopping):
+            task.cancel()
+        await asyncio.wait((starting, stopping))
 
 
 async def _bind(

@@ -80,7 +80,8 @@ class Writer:
         """Write until `close`."""
         while not self._closing:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), TOUCH_SECONDS)
+                async with asyncio.timeout(TOUCH_SECONDS):
+                    await self._wake.wait()
             self._wake.clear()
             await self._write_all()
         # What is not written is not acknowledged either: its Defender sends it again.
