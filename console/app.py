@@ -118,7 +118,7 @@ async def _run(settings: ConsoleSettings, clock: Clock) -> None:
 
 
 async def _unless_stopped(stop: asyncio.Event, start: Coroutine[Any, Any, T]) -> T | None:
-    """The outcome of a part of the start that may hang (a file server), or None if it was to stop meanwhile."""
+    """The outcome of a part of the start that may hang on a file server; None if it was to stop meanwhile."""
     starting, stopping = asyncio.ensure_future(start), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -14,15 +14,16 @@ REPEAT_SECONDS = 60.0
 LINES_PER_MINUTE = 60
 ADDRESSES = 256
 
+GIVE = "give it this Console's install bundle, or the custom certificates that go with this Console's"
 # What an operator does about it. A kind without an entry speaks for itself.
 REMEDIES = {
-    FailureKind.NO_CERTIFICATE: "it presented no client certificate; give it an install bundle",
-    FailureKind.UNKNOWN_CA: "its certificate is of another CA; give it this Console's install bundle",
-    FailureKind.EXPIRED: "its certificate has expired; give it a new install bundle",
+    FailureKind.NO_CERTIFICATE: f"it presented no client certificate; {GIVE}",
+    FailureKind.UNKNOWN_CA: f"its certificate is of another CA; {GIVE}",
+    FailureKind.EXPIRED: f"its certificate has expired; {GIVE}",
     FailureKind.NOT_YET_VALID: "its certificate is not valid yet; look at both hosts' clocks",
-    FailureKind.WRONG_PURPOSE: "its certificate is not one for clients; give it an install bundle",
+    FailureKind.WRONG_PURPOSE: f"its certificate is not one for clients; {GIVE}",
     FailureKind.NOT_TLS: "it does not speak TLS; Defenders connect by wss://",
-    FailureKind.ALERT_UNKNOWN_CA: "it does not trust this Console's CA; give it a new install bundle",
+    FailureKind.ALERT_UNKNOWN_CA: f"it does not trust this Console's CA; {GIVE}",
     FailureKind.ALERT_EXPIRED: "it finds this Console's certificate expired; look at both hosts' clocks",
     FailureKind.ALERT_PROTOCOL_VERSION: "it speaks no TLS version that is on here; see GARRISON_TLS_MINIMUM",
     FailureKind.PROTOCOL_VERSION: "it speaks no TLS version that is on here; see GARRISON_TLS_MINIMUM",

@@ -12,7 +12,7 @@ for each of ten thousand connections: slots, no closures, and a heartbeat costs 
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from msgspec import Struct
 
@@ -56,6 +56,9 @@ from common.protocol.outputs import (
     Send,
 )
 from common.protocol.window import Window
+
+COMMANDS_SHARE: Final = 0.5
+"""The part of a Defender's rate that is used for commands."""
 
 Outputs: TypeAlias = tuple[ConsoleOutput, ...]
 
@@ -124,6 +127,7 @@ class ConsoleEnd(End):
         "_move_by",
         "_nonce",
         "_options",
+        "_pace",
         "_start_by",
         "_window",
         "defender_id",
@@ -143,6 +147,7 @@ class ConsoleEnd(End):
         self._window: Window | None = None
         self._start_by = FOREVER
         self._move_by = FOREVER
+        self._pace = -FOREVER
         self.state = ConsoleState.NEW
         self.move = Move.NOT_ASKED
         self.defender_id = ""
@@ -179,8 +184,9 @@ class ConsoleEnd(End):
         if state is ConsoleState.CLOSED:
             return ()
         message = decode_from_defender(data)
-        # What the window bounds needs no other bound.
-        if type(message) is not Events and self._too_fast(now):
+        # What the window bounds needs no other bound, nor does what we have asked for.
+        free = type(message) is Events or (type(message) is CommandResult and self._is_awaited(message))
+        if not free and self._too_fast(now):
             return self.close(CloseCode.POLICY, "too many messages")
         self.heard = now
         if type(message) is Heartbeat and state is ConsoleState.OPEN:
@@ -299,6 +305,11 @@ class ConsoleEnd(End):
             raise ValueError("a command of this ID is under way")
         if len(commands) >= self._options.max_commands:
             return (CommandFinished(command_id, Outcome.BUSY, error="too many commands under way"),)
+        # A Defender takes messages at a bounded rate, as we do, and acknowledgements of heartbeats are some.
+        pace = max(self._pace, now) + self._spacing / COMMANDS_SHARE
+        if pace - now > self._burst:
+            return (CommandFinished(command_id, Outcome.BUSY, error="too many commands in a short time"),)
+        self._pace = pace
         data = encode(Command(command_id, name, arguments))
         # What one operator asks for mustn't end a Defender's connection as malformed.
         fault = decode_from_console(data)
@@ -342,6 +353,9 @@ class ConsoleEnd(End):
         return (*self.lost(), closing(code, reason))
 
     # What the messages mean
+
+    def _is_awaited(self, result: CommandResult) -> bool:
+        return self._commands is not None and result.id in self._commands
 
     def _hello(self, hello: Hello, now: float) -> Outputs:
         nonce, self._nonce = self._nonce, b""  # one Hello for each nonce

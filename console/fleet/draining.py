@@ -16,7 +16,7 @@ from common.protocol.codes import printable
 
 SHOWN: Final = 3
 """How many Defenders a line names."""
-_WORDS: Final = 100
+_WORDS: Final = 200
 
 K = TypeVar("K")
 

@@ -32,6 +32,7 @@ from common.protocol import (
     instance_key_der,
     report,
 )
+from common.protocol.end import End
 from common.protocol.events import UNREADABLE
 from common.protocol.identity import sign_hello, transcript
 from common.protocol.messages import (
@@ -520,6 +521,41 @@ def test_too_many_messages_end_the_connection() -> None:
     for number in range(4):  # the Hello took one
         hear(end, Heartbeat(number), now=0.0)
     assert closed_with(hear(end, Heartbeat(9), now=0.0)) == (CloseCode.POLICY, "too many messages")
+
+
+def test_answers_to_commands_are_no_messages_too_many() -> None:
+    end = opened(ConsoleOptions("1", rate=Rate(per_second=1, burst=4)))
+    for number in range(100):
+        now = 4.0 * number
+        (sent,) = end.send_command(f"c-{number}", "reportState", {}, now)
+        assert isinstance(sent, Send)
+        (finished,) = hear(end, CommandResult(f"c-{number}", ok=True), now=now)
+        assert isinstance(finished, CommandFinished)
+        hear(end, Heartbeat(number), now=now)
+        hear(end, Heartbeat(number), now=now)
+        hear(end, Heartbeat(number), now=now)
+    assert end.state is ConsoleState.OPEN
+    # What was never asked for does count.
+    for _ in range(4):
+        assert hear(end, CommandResult("c-99", ok=True), now=1000.0) == ()
+    closed = hear(end, CommandResult("c-99", ok=True), now=1000.0)
+    assert closed_with(closed) == (CloseCode.POLICY, "too many messages")
+
+
+def test_commands_keep_within_what_a_defender_takes() -> None:
+    rate = Rate(per_second=10, burst=60)
+    end = opened(ConsoleOptions("1", rate=rate, max_commands=1000))
+    defender = End(rate)
+    outcomes = []
+    for number in range(600):  # twenty a second, for half a minute
+        now = number / 20
+        (output,) = end.send_command(f"c-{number}", "reportState", {}, now, timeout=1000.0)
+        if isinstance(output, Send):
+            assert not defender._too_fast(now)
+        outcomes.append(output)
+    busy = [one for one in outcomes if isinstance(one, CommandFinished)]
+    assert {one.outcome for one in busy} == {Outcome.BUSY}
+    assert 170 <= len(outcomes) - len(busy) <= 180  # 30 at once, then 5 a second
 
 
 def test_unknown_messages_count_as_messages() -> None:

@@ -81,7 +81,7 @@ def test_more_than_a_few_are_not_all_named() -> None:
         made.ended(key, Ending.CLOSED, key * 500)
     said = made.end_line(101.0)
     assert said is not None
-    assert f"4 made no attempt and were closed ({'a' * 99}…, {'b' * 99}…, {'c' * 99}…, …)" in said[1]
+    assert f"4 made no attempt and were closed ({'a' * 199}…, {'b' * 199}…, {'c' * 199}…, …)" in said[1]
 
 
 def test_one_whose_handshake_was_under_way_is_asked_once_it_is_welcomed() -> None:
