@@ -302,8 +302,8 @@ def _answers(
     async def certs(_: Mapping[str, str]) -> Any:
         return certificates_report(fleet, https, certificates.watcher.status())
 
-    async def end_removed_trust(_: Mapping[str, str]) -> Any:
-        return {"ended": fleet.end_removed_trust()}
+    async def end_removed_trust(arguments: Mapping[str, str]) -> Any:
+        return {"ended": await fleet.end_removed_trust(every_source=arguments.get("all") == "true")}
 
     return {
         "install-bundle": install_bundle,

@@ -112,10 +112,17 @@ def certs(config: Path | None, as_json: bool) -> None:
 
 
 @console.command("end-removed-trust")
+@click.option(
+    "--all",
+    "every_source",
+    is_flag=True,
+    help="Also connections that a change of source has left, as from generated to custom certificates: "
+    "they have no grace.",
+)
 @config_option
-def end_removed_trust(config: Path | None) -> None:
+def end_removed_trust(config: Path | None, *, every_source: bool) -> None:
     """End connections now whose CA was removed from the Defenders' bundle, before their grace is over."""
-    ended = _ask(config, "end-removed-trust")["ended"]
+    ended = _ask(config, "end-removed-trust", **({"all": "true"} if every_source else {}))["ended"]
     click.echo(f"{ended} connection{'' if ended == 1 else 's'} of removed trust ended")
 
 

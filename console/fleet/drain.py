@@ -25,7 +25,7 @@ from common.protocol import CloseCode
 from console.fleet.draining import Counts, Ending, Standing, Tally
 from console.fleet.pacing import LEAD_SECONDS, HandshakeRate, Slots, expected_seconds
 from console.fleet.session import Session
-from console.fleet.slices import Slice
+from console.fleet.slices import Slice, in_slices
 from console.fleet.verdicts import Verdicts
 
 logger = logging.getLogger(__name__)
@@ -264,16 +264,33 @@ class Drain:
         left = max(0.0, max(self._removed.values()) - self._clock.monotonic())
         return RemovedTrust(len(self._removed), self._clock.now() + timedelta(seconds=left))
 
-    def end_removed_trust(self) -> int:
+    async def end_removed_trust(self, *, every_source: bool = False) -> int:
         """End connections of removed trust now, and those that are still to be found for the last swap.
+
+        Args:
+            every_source: Those, too, that a change of source has left: the bundle in use doesn't vouch for
+                them, but that is no removal, so that they have no end of their own.
 
         Returns:
             How many are known.
         """
-        if self._swap is not None:
-            self._swap.grace = 0.0
-        found = list(self._removed)
-        self._end(found)
+        swap = self._swap
+        if swap is None:
+            return 0
+        swap.grace = 0.0
+        found = dict.fromkeys(self._removed)
+
+        def look(session: Session) -> None:
+            if (
+                session.generation.name != swap.name
+                and session.chain
+                and not swap.verdicts.trusts(session.chain)
+            ):
+                found[session] = None
+
+        if every_source:
+            await in_slices(tuple(self._sessions), look)
+        self._end([session for session in found if session in self._sessions])
         return len(found)
 
     # The task

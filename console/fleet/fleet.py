@@ -40,6 +40,10 @@ from console.store import AdmitRequest, DefenderQuery, EventBatch, HostFacts, Sp
 logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS: Final = 1.0
+STALL_SECONDS: Final = 3.0
+"""Between two sweeps: more than this is no busy loop, but a process that stood still."""
+STALL_EXCUSE_SECONDS: Final = 15.0
+"""How long nobody is late after that, at most: as long as an attempt to connect may take."""
 MAX_WAITING_HELLOS: Final = 4096
 COMMAND_SECONDS: Final = 30.0
 CLOSE_SECONDS: Final = 5.0
@@ -121,13 +125,17 @@ class Fleet:
         self._certificates = certificates
         self._drain.swapped(certificates)
 
-    def end_removed_trust(self) -> int:
+    async def end_removed_trust(self, *, every_source: bool = False) -> int:
         """End the connections now whose CA a swap has removed, rather than after their grace.
+
+        Args:
+            every_source: Those, too, that were made with another source's certificates and that the bundle in
+                use doesn't vouch for.
 
         Returns:
             How many.
         """
-        return self._drain.end_removed_trust()
+        return await self._drain.end_removed_trust(every_source=every_source)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Take Defenders on these bound sockets. `use` must have been called."""
@@ -280,9 +288,16 @@ class Fleet:
 
     async def _sweep(self) -> None:
         """One look at the time for all sessions; the sleep is the period, not a wait for something."""
+        before = self.clock.monotonic()
+        excused = 0.0
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now = self.clock.monotonic()
+            if now - before > STALL_SECONDS:
+                # This process stood still (a suspended host, a paused container). What its Defenders have
+                # said meanwhile waits to be read: nobody is late before it was.
+                excused = now + min(now - before, STALL_EXCUSE_SECONDS)
+            before = now
             # Removed trust first: who makes no attempt by then is closed for that reason, not for this.
             self._drain.looked(now)
 
@@ -291,7 +306,8 @@ class Fleet:
                     with session.contained():
                         session.tick(now)
 
-            await in_slices(tuple(self._sessions), look)
+            if now >= excused:
+                await in_slices(tuple(self._sessions), look)
 
 
 def reply_or_raise(defender: str, reply: CommandReply) -> Fields:

@@ -32,6 +32,17 @@ class ShiftedClock:
         return time.monotonic()
 
 
+class JumpingClock(ShiftedClock):
+    """One whose monotonic clock can be set ahead: what a process sees that stood still."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jump = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.jump
+
+
 def mixed(
     role: Role, signer: PKI, *trusted: PKI, source: Source = Source.CUSTOM, **more: Any
 ) -> CertificateSet:

@@ -21,7 +21,7 @@ from console.fleet.draining import Counts
 from console.fleet.fleet import Fleet
 from console.fleet.session import Session
 from console.store import Store, Turn
-from tests.console.fleet.moving import Mover, ShiftedClock, become, mixed, running
+from tests.console.fleet.moving import JumpingClock, Mover, ShiftedClock, become, mixed, running
 from tests.peers import Peer, event
 from tests.pki import DAY, PKI
 
@@ -465,23 +465,24 @@ async def test_removed_trust_that_moves_in_its_grace_stays_connected(store: Stor
 
 async def test_removed_trust_ends_by_command(store: Store) -> None:
     async with running(store, WIDE, GARRISON_REMOVED_TRUST_GRACE="3600") as fleet:
-        assert fleet.end_removed_trust() == 0
+        assert await fleet.end_removed_trust() == 0
         removed = [await idle(fleet, OF_OLD) for _ in range(5)]
         kept = await idle(fleet, OF_NEW)
         fleet.use(NARROW)
         await become(lambda: fleet.removed_trust is not None and fleet.removed_trust.connections == 5)
-        assert fleet.end_removed_trust() == 5
+        assert await fleet.end_removed_trust() == 5
         for peer in removed:
             assert (await peer.over())[0] == CloseCode.TRUST_REMOVED
         assert kept.closed is None
-        assert (counts(fleet).cut, fleet.end_removed_trust()) == (5, 0)
+        assert await fleet.end_removed_trust() == 0
+        assert counts(fleet).cut == 5
 
 
 async def test_the_command_ends_those_too_that_are_not_found_yet(store: Store) -> None:
     async with running(store, WIDE, GARRISON_REMOVED_TRUST_GRACE="3600") as fleet:
         removed = await idle(fleet, OF_OLD)
         fleet.use(NARROW)
-        assert fleet.end_removed_trust() == 0
+        assert await fleet.end_removed_trust() == 0
         assert (await removed.over())[0] == CloseCode.TRUST_REMOVED
         # It is over with the next swap: that one has a grace of its own.
         fleet.use(WIDE)
@@ -489,6 +490,48 @@ async def test_the_command_ends_those_too_that_are_not_found_yet(store: Store) -
         fleet.use(NARROW)
         await again.until(lambda: bool(again.asked))
         assert again.closed is None
+
+
+async def test_the_command_ends_what_another_source_has_left_only_if_asked(store: Store) -> None:
+    generated = _from(WIDE, Source.GENERATED)
+    async with running(store, generated, GARRISON_REMOVED_TRUST_GRACE="0") as fleet:
+        left, vouched = await idle(fleet, OF_OLD), await idle(fleet, OF_NEW)
+        fleet.use(NARROW)
+        await left.until(lambda: bool(left.asked))
+        assert await fleet.end_removed_trust() == 0
+        assert left.closed is None
+        assert await fleet.end_removed_trust(every_source=True) == 1
+        assert (await left.over())[0] == CloseCode.TRUST_REMOVED
+        assert vouched.closed is None
+
+
+async def test_a_console_that_stood_still_reads_first_and_then_looks_who_is_late(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = JumpingClock()
+    sweeps = itertools.count()
+    async with running(store, A, clock, GARRISON_DRAIN_DEADLINE="1") as fleet:
+        looked = fleet._drain.looked
+        swept = 0
+
+        def counted(now: float) -> None:
+            nonlocal swept
+            swept = next(sweeps)
+            looked(now)
+
+        monkeypatch.setattr(fleet._drain, "looked", counted)
+        peer = await idle(fleet)
+        fleet.use(B)
+        await peer.until(lambda: bool(peer.asked))
+        clock.jump += 8.0
+        done = swept
+        await become(lambda: swept >= done + 2)
+        assert peer.closed is None
+        while peer.closed is None:  # the control: no excuse lasts
+            clock.jump += 1.5
+            done = swept
+            await become(lambda done=done: swept > done)
+        assert peer.closed[0] == CloseCode.NOT_MOVED
 
 
 async def test_a_second_swap_gives_no_second_grace_and_one_that_brings_the_ca_back_ends_it(
@@ -506,7 +549,7 @@ async def test_a_second_swap_gives_no_second_grace_and_one_that_brings_the_ca_ba
         fleet.use(mixed(SERVER, NEW, NEW, OLD))
         await peer.until(lambda: len(peer.asked) == 3)
         assert fleet.removed_trust is None
-        assert fleet.end_removed_trust() == 0
+        assert await fleet.end_removed_trust() == 0
         # Taken away once more, it is a new removal.
         fleet.use(NARROW)
         await become(lambda: fleet.removed_trust is not None)
