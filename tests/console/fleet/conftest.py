@@ -1,8 +1,9 @@
 """A fleet in this process: the real listener, the real store, a CA of the tests'."""
 
 import asyncio
+import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from common.clock import SystemClock
 from common.protocol import ConsoleOptions
 from common.transport import bind
 from console.fleet.fleet import Fleet
+from console.fleet.session import Session
 from console.settings import ConsoleSettings
 from console.store import Store
 from tests.pki import PKI
@@ -51,3 +53,23 @@ async def fleet(
         await fleet.start(await bind("127.0.0.1", 0))
         yield fleet
         await fleet.close()
+
+
+@pytest.fixture(autouse=True)
+def lines(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    with caplog.at_level(logging.INFO, "console.fleet.drain"):
+        yield caplog
+
+
+@pytest.fixture
+def slots(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    """Who is asked, and for when, in this order."""
+    given: list[tuple[str, float]] = []
+    ask = Session.ask
+
+    def recorded(session: Session, slot: float, deadline: float, reason: str) -> bool:
+        given.append((session.hostname, slot))
+        return ask(session, slot, deadline, reason)
+
+    monkeypatch.setattr(Session, "ask", recorded)
+    return given
