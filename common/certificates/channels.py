@@ -1,6 +1,7 @@
 """What the log says of the operator's directory: each line by its level, with what to do next.
 
-Wording in capitals of the issue is the product's (product facts §3), to the letter.
+The words of `DISABLED`, `USING`, `watching`, `fatal` and `swapped` are the product's (product facts §3), as
+far as it has them.
 """
 
 import logging
@@ -16,6 +17,9 @@ from common.certificates.watching import Age, Ageing, Expired, Finding, Gone, Re
 
 SHORT: Final = 16
 """Hex digits of a fingerprint that people compare: 64 bits."""
+
+# What inotify's limits are told by: watchfiles has no type for them.
+_LIMITS: Final = ("watch limit reached", "Too many open files", "No space left")
 
 
 class Line(NamedTuple):
@@ -53,7 +57,7 @@ def watching(directory: Path) -> Line:
     """The directory is there, and followed from now on.
 
     Args:
-        directory: What a link leads to, if it is one: the name by which an operator made it.
+        directory: The directory itself: where a link leads to, if the setting names one.
     """
     return Line(logging.DEBUG, f"Watching custom certificates directory: {directory}")
 
@@ -116,12 +120,14 @@ def waiting(role: Role, directory: Path, found: Waiting, *, level: int) -> Line:
     return Line(level, text)
 
 
-def no_events(directory: Path, cause: str, poll_seconds: float) -> Line:
+def no_events(directory: Path, cause: Exception, poll_seconds: float) -> Line:
     """The kernel won't tell of changes."""
-    text = (
-        f"{directory} gives no events ({cause}): a change is found by reading it every {poll_seconds:g} s "
-        "instead; raise fs.inotify.max_user_instances and fs.inotify.max_user_watches (sysctl)"
-    )
+    every = f"every {poll_seconds:g} s"
+    text = f"{directory} gives no events ({cause}): a change is found by reading it {every} instead"
+    if isinstance(cause, PermissionError):
+        text += "; let the user that runs Garrison read this directory"
+    elif any(words in str(cause) for words in _LIMITS):
+        text += "; raise fs.inotify.max_user_instances and fs.inotify.max_user_watches (sysctl)"
     return Line(logging.WARNING, text)
 
 
@@ -132,6 +138,29 @@ def no_answer(directory: Path, seconds: float) -> Line:
         "change is seen; check its volume (mount, network, file server)"
     )
     return Line(logging.WARNING, text)
+
+
+def trouble(directory: Path, cause: str, seconds: float) -> Line:
+    """Looking itself failed: that says nothing of the files."""
+    text = (
+        f"{directory} could not be looked at ({cause}): what is loaded stays in use, and it is tried again "
+        f"every {seconds:g} s; see that this host has threads, memory and descriptors left for the process"
+    )
+    return Line(logging.ERROR, text)
+
+
+def trouble_over(directory: Path) -> Line:
+    """Looking has succeeded again."""
+    return Line(logging.INFO, f"{directory} can be looked at again")
+
+
+def no_start(directory: Path, cause: str) -> Line:
+    """Looking itself failed at a start: the process ends after this one."""
+    text = (
+        f"{directory} could not be looked at ({cause}), so that nobody knows which certificates to use; see "
+        "that this host has threads, memory and descriptors left for the process, and start it again"
+    )
+    return Line(logging.CRITICAL, text)
 
 
 def _causes(role: Role, directory: Path, faults: Sequence[Fault]) -> Iterator[str]:

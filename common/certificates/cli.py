@@ -22,13 +22,12 @@ from common.certificates.report import (
     CUSTOMIZABLE,
     TITLES,
     ChannelReport,
-    State,
     as_json,
     examine,
     remaining,
-    try_out,
 )
 from common.certificates.watcher import Channel, Watcher
+from common.certificates.watching import DirectoryState
 from common.clock import SystemClock
 from common.errors import CustomCertificatesError
 from common.logging import LEVELS
@@ -36,7 +35,12 @@ from common.logging import printable as escaped
 
 _SHORT: Final = 16  # hex digits of a fingerprint that people compare: 64 bits
 _PIPE_WIDTH: Final = 160  # columns where nothing says how wide the output is
-_STYLES: Final = {State.GOOD: "green", State.BAD: "red", State.INCOMPLETE: "yellow", State.ABSENT: "dim"}
+_STYLES: Final = {
+    DirectoryState.GOOD: "green",
+    DirectoryState.BAD: "red",
+    DirectoryState.INCOMPLETE: "yellow",
+    DirectoryState.ABSENT: "dim",
+}
 
 _DIRECTORY = click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 _JSON = click.option("--json", "as_json_", is_flag=True, help="Print JSON, with everything in full.")
@@ -59,7 +63,7 @@ def show(directory: Path, as_json_: bool, wide: bool) -> None:
     """
     now = SystemClock().now()
     reports = [examine(directory, role, now=now) for role in Role]
-    reports = [report for report in reports if report.state is not State.ABSENT]
+    reports = [report for report in reports if report.state is not DirectoryState.ABSENT]
     if as_json_:
         _print_json(reports)
         return
@@ -117,7 +121,7 @@ async def _follow(directory: Path, poll: float) -> None:
     def say(level: int, text: str) -> None:
         click.echo(f"{when(clock.now())} {LEVELS[level]} {escaped(text)}")
 
-    channels = [Channel(role, try_out) for role in CUSTOMIZABLE]
+    channels = [Channel(role, lambda _: None) for role in CUSTOMIZABLE]
     watcher = Watcher(directory, channels, clock=clock, poll_seconds=poll, say=say)
     task = asyncio.current_task()
     assert task is not None
@@ -133,7 +137,7 @@ async def _follow(directory: Path, poll: float) -> None:
 
 def _verdicts(directory: Path, now: datetime) -> Sequence[ChannelReport]:
     reports = [examine(directory, role, now=now) for role in Role]
-    return [one for one in reports if one.role in CUSTOMIZABLE or one.state is not State.ABSENT]
+    return [one for one in reports if one.role in CUSTOMIZABLE or one.state is not DirectoryState.ABSENT]
 
 
 def _console() -> Console:

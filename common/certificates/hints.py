@@ -36,7 +36,7 @@ class Events:
         directory: The path.
         clock: Its monotonic clock paces the trying.
         changed: Called in the loop's thread when something may have changed.
-        failed: Called in the loop's thread with the reason, once, when a watch can't be armed.
+        failed: Called in the loop's thread with the cause, once, when a watch can't be armed.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Events:
         clock: Clock,
         *,
         changed: Callable[[], None],
-        failed: Callable[[str], None],
+        failed: Callable[[Exception], None],
     ) -> None:
         self._directory = directory
         self._clock = clock
@@ -91,7 +91,7 @@ class Events:
             self._old.append(self._hints)
             self._hints = None
 
-    def _ended(self, reason: str | None, armed: bool) -> None:
+    def _ended(self, reason: Exception | None, armed: bool) -> None:
         """The watch is dead: at once another if the directory was replaced, else after a while."""
         self._hints = None
         now = self._clock.monotonic()
@@ -114,7 +114,7 @@ class Hints:
         changed: Called in the loop's thread after each change, and once when the watch is armed, since there
             may have been one before.
         ended: Called in the loop's thread when the watch is dead: with None if the directory itself went
-            away, else with the reason; and whether it had been armed at all.
+            away, else with the cause; and whether it had been armed at all.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Hints:
         directory: Path,
         *,
         changed: Callable[[], None],
-        ended: Callable[[str | None, bool], None],
+        ended: Callable[[Exception | None, bool], None],
     ) -> None:
         self._directory = directory
         self._on_change = changed
@@ -130,8 +130,10 @@ class Hints:
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
         self._done = asyncio.Event()
-        thread = threading.Thread(target=self._follow, name="certificate-hints", daemon=True)
-        thread.start()
+        try:
+            threading.Thread(target=self._follow, name="certificate-hints", daemon=True).start()
+        except RuntimeError as error:  # the host has none left
+            self._loop.call_soon(self._end, error, False)
 
     @property
     def ended(self) -> bool:
@@ -149,14 +151,17 @@ class Hints:
         is left behind.
         """
         self.stop()
+        # Not wait_for: 3.11's can lose a cancel that comes with the event (gh-86296).
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._done.wait(), _CLOSING)
+            async with asyncio.timeout(_CLOSING):
+                await self._done.wait()
 
     def _follow(self) -> None:
-        from watchfiles import Change, watch  # only where there is a directory
-
-        reason, armed = None, False
+        reason: Exception | None = None
+        armed = False
         try:
+            from watchfiles import Change, watch  # only where there is a directory
+
             # Not recursive: that would follow symlinks, wherever they lead. What is polled is polled by us.
             for changes in watch(
                 self._directory,
@@ -177,9 +182,11 @@ class Hints:
                 if (Change.deleted, str(self._directory)) in changes:
                     break  # the watch is dead; what takes the directory's place may even have its inode
         except FileNotFoundError as error:
-            reason, armed = str(error), True  # gone since it was looked at: nothing to complain of
-        except (OSError, RuntimeError, ValueError) as error:  # the last: a path that is no UTF-8
-            reason = str(error)
+            reason, armed = error, True  # gone since it was looked at: nothing to complain of
+        except Exception as error:  # noqa: BLE001 - a path that is no UTF-8, no library: polling does without
+            reason = error
+        except BaseException as error:  # noqa: BLE001 - a panic of the library's: the watch must not seem alive
+            reason = RuntimeError(f"{type(error).__name__}: {error}")
         self._tell(lambda: self._end(reason, armed))
 
     def _tell(self, what: Callable[[], None]) -> None:
@@ -190,7 +197,7 @@ class Hints:
         if not self._stop.is_set():
             self._on_change()
 
-    def _end(self, reason: str | None, armed: bool) -> None:
+    def _end(self, reason: Exception | None, armed: bool) -> None:
         self._done.set()
         if not self._stop.is_set():
             self._on_end(reason, armed)

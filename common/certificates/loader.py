@@ -1,4 +1,4 @@
-"""The one loader of both sides, the command and the upload form: read, judge, and ask OpenSSL, too."""
+"""The loader of whatever lies in files: read, judge, and have OpenSSL confirm it."""
 
 from datetime import datetime
 from pathlib import Path

@@ -246,6 +246,8 @@ class FaultKind(StrEnum):
     NAME_CONSTRAINT = "name-constraint"
     UNRELATED = "unrelated"
     TWO_FACED = "two-faced"
+    # Not the set's own
+    HOST = "host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +255,7 @@ class Fault:
     """One thing that is wrong with a set.
 
     Attributes:
-        file: The file that shows it, by its plain name.
+        file: The file that shows it, by its plain name; the directory's path where that can't be read.
         kind: What is wrong, by name.
         what: What is wrong, as a sentence's end: `<file>: <what>`.
         remedy: What to do about it.

@@ -1,5 +1,6 @@
 """The bytes of a set's files: the only place where the loader touches the disk."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -19,6 +20,16 @@ _ATTEMPTS: Final = 5
 # volumes are made of symlinks.
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
+_PERMIT: Final = "let the user that runs Garrison read it"
+_RAISE: Final = "raise the limit of open files (ulimit -n, fs.file-max)"
+_REMEDIES: Final[Mapping[int, str]] = {
+    errno.EACCES: _PERMIT,
+    errno.EPERM: _PERMIT,
+    errno.EMFILE: _RAISE,
+    errno.ENFILE: _RAISE,
+    errno.ELOOP: "put a file in its place",
+    errno.ENOTDIR: "put a directory in its place",
+}
 
 Mark = tuple[int, int, int, int]
 """Of a file: device, inode, size in bytes, time of its last change in nanoseconds."""
@@ -117,12 +128,13 @@ def _read_once(directory: Path, role: Role) -> tuple[FileSet, bool]:
         return _unreadable_directory(directory, role, error), True
     try:
         try:
-            mark = _mark(os.fstat(folder))
+            opened = os.fstat(folder)
         except OSError as error:  # a network file system whose server has lost it since
             return _unreadable_directory(directory, role, error), True
         found = [_read_file(folder, name) for name in FILES[role].all]
-        settled = _mark_at(None, str(directory)) == mark
-        settled = settled and all(_mark_at(folder, file.name) == file.mark for file in found)
+        settled = _is_at(directory, opened) and all(
+            _mark_at(folder, file.name) == file.mark for file in found
+        )
     finally:
         os.close(folder)
     contents = {file.name: file.data for file in found if file.data is not None}
@@ -166,7 +178,7 @@ def _read_open(name: str, handle: int) -> _File:
         return _File(name, _mark(opened), faults=(_too_large(name),))
     data = _read_all(handle, opened.st_size + 1)
     if len(data) > opened.st_size:
-        return _File(name, None)  # it grows: this reading counts for nothing
+        return _File(name, None, faults=(_changing(name),))  # it grows: this reading counts for nothing
     return _File(name, _mark(opened), data, opened.st_mode)
 
 
@@ -183,7 +195,15 @@ def _mark(status: os.stat_result) -> Mark:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _mark_at(folder: int | None, name: str) -> Mark | None:
+def _is_at(directory: Path, opened: os.stat_result) -> bool:
+    """Whether it is still the directory at its path. Its other numbers change with any file in it."""
+    try:
+        return os.path.samestat(directory.stat(), opened)
+    except OSError:
+        return False
+
+
+def _mark_at(folder: int, name: str) -> Mark | None:
     try:
         return _mark(os.stat(name, dir_fd=folder))
     except OSError:
@@ -218,7 +238,8 @@ def _fault_of(name: str, error: OSError) -> Fault:
     if isinstance(error, FileNotFoundError):
         return _missing(name)
     what = f"cannot be read: {os.strerror(error.errno or 0)}"
-    return Fault(name, FaultKind.UNREADABLE, what, "let the user that runs Garrison read it")
+    remedy = _REMEDIES.get(error.errno or 0, "check the volume it lies on (disk, mount, file server)")
+    return Fault(name, FaultKind.UNREADABLE, what, remedy)
 
 
 def _missing(name: str) -> Fault:

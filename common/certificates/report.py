@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from common.certificates.checks import when
-from common.certificates.judging import inspect, judge
-from common.certificates.model import Certificate, CertificateSet, Fault, Judgement, Role, Source
+from common.certificates.judging import inspect
+from common.certificates.loader import judge_files
+from common.certificates.model import Certificate, Fault, Judgement, Role, Source
 from common.certificates.reading import FileSet, read_files
-from common.certificates.tls import client_context, server_context
-from common.errors import CertificateSetError
+from common.certificates.watching import DirectoryState
 
 CUSTOMIZABLE: Final = (Role.HTTPS_SERVER, Role.DEFENDER_SERVER, Role.DEFENDER_CLIENT)
 """The channels that take their sets from the operator's directory (product facts §1)."""
@@ -25,29 +24,20 @@ TITLES: Final[Mapping[Role, str]] = {
 }
 
 
-class State(StrEnum):
-    """What is in a directory for one channel."""
-
-    ABSENT = "absent"
-    INCOMPLETE = "incomplete"
-    GOOD = "good"
-    BAD = "bad"
-
-
 @dataclass(frozen=True, slots=True)
 class ChannelReport:
     """One channel's share of a directory.
 
     Attributes:
         role: The channel's side.
-        state: What there is for it.
+        state: What there is for it; never SETTLING: one look is all there is.
         verdict: What the channel would do with this directory, a sentence.
         judgement: The loader's; faults of an incomplete set included.
         certificates: What can be read at all, by file.
     """
 
     role: Role
-    state: State
+    state: DirectoryState
     verdict: str
     judgement: Judgement
     certificates: Mapping[str, tuple[Certificate, ...]]
@@ -55,63 +45,39 @@ class ChannelReport:
     @property
     def is_mistake(self) -> bool:
         """Whether somebody meant a set and the channel would not use it."""
-        return self.state in (State.INCOMPLETE, State.BAD)
+        return self.state in (DirectoryState.INCOMPLETE, DirectoryState.BAD)
 
     @property
     def faults(self) -> tuple[Fault, ...]:
         """What is wrong with what somebody meant: nothing where there is no set."""
-        return () if self.state is State.ABSENT else self.judgement.faults
+        return () if self.state is DirectoryState.ABSENT else self.judgement.faults
 
 
 def examine(directory: Path, role: Role, *, now: datetime) -> ChannelReport:
-    """What `role` would do with `directory`: the loader's judgement, then OpenSSL's."""
+    """What `role` would do with `directory`."""
     files = read_files(directory, role)
-    judgement = judge(files, now=now, source=Source.CUSTOM)
-    if judgement.set is not None:
-        judgement = _second_opinion(judgement)
+    judgement = judge_files(files, now=now, source=Source.CUSTOM)
     state = _state(files, judgement)
     return ChannelReport(role, state, _verdict(state, files), judgement, inspect(files))
 
 
-def try_out(set_: CertificateSet) -> None:
-    """Build the context, as the channel would.
-
-    Raises:
-        CertificateSetError: if OpenSSL refuses what the loader passed.
-    """
-    if set_.role.is_server:
-        server_context(set_)
-    else:
-        client_context(set_)
-
-
-def _second_opinion(judgement: Judgement) -> Judgement:
-    assert judgement.set is not None
-    try:
-        try_out(judgement.set)
-    except CertificateSetError as error:
-        found = (fault for fault in error.faults if isinstance(fault, Fault))
-        return Judgement(None, (*judgement.faults, *found))
-    return judgement
-
-
-def _state(files: FileSet, judgement: Judgement) -> State:
+def _state(files: FileSet, judgement: Judgement) -> DirectoryState:
     if files.absent:
-        return State.ABSENT
+        return DirectoryState.ABSENT
     if not files.complete:
-        return State.INCOMPLETE
-    return State.BAD if judgement.set is None else State.GOOD
+        return DirectoryState.INCOMPLETE
+    return DirectoryState.BAD if judgement.set is None else DirectoryState.GOOD
 
 
-def _verdict(state: State, files: FileSet) -> str:
+def _verdict(state: DirectoryState, files: FileSet) -> str:
     """Product facts §3, the custom directory's watch logic."""
     match state:
-        case State.ABSENT:
+        case DirectoryState.ABSENT:
             return "no set here: uses its generated certificates"
-        case State.INCOMPLETE:
+        case DirectoryState.INCOMPLETE:
             missing = ", ".join(files.missing)
             return f"waits for {missing}: until then at start its generated certificates, later what it has"
-        case State.GOOD:
+        case DirectoryState.GOOD:
             return "uses this set"
     return "refuses this set: at start it logs why and exits, later it logs why and keeps what it has"
 

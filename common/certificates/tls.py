@@ -65,7 +65,8 @@ def server_context(
         alpn: Protocols to choose from, the preferred one first.
 
     Raises:
-        CertificateSetError: if OpenSSL refuses what the loader passed.
+        CertificateSetError: if OpenSSL refuses what the loader passed, or the host has no descriptor for it
+            (FaultKind.HOST).
         ValueError: if the set is a client's.
     """
     if not set_.role.is_server:
@@ -92,7 +93,8 @@ def client_context(
         alpn: Protocols to offer, the preferred one first.
 
     Raises:
-        CertificateSetError: if OpenSSL refuses what the loader passed.
+        CertificateSetError: if OpenSSL refuses what the loader passed, or the host has no descriptor for it
+            (FaultKind.HOST).
         ValueError: if the set is a server's.
     """
     if set_.role.is_server:
@@ -112,12 +114,14 @@ def confirmed(judgement: Judgement) -> Judgement:
     The loader foretells what OpenSSL will say. Where two CAs of a bundle have the same name and key, which of
     the two OpenSSL looks at is its own affair.
     """
-    if judgement.set is None or not judgement.set.anchors:
+    found = judgement.set
+    if found is None:
         return judgement
     try:
-        _rehearse(judgement.set)
-    except ssl.SSLError as error:
-        return Judgement(None, (*judgement.faults, _fault(judgement.set, error)))
+        (server_context if found.role.is_server else client_context)(found)
+    except CertificateSetError as error:
+        faults = (fault for fault in error.faults if isinstance(fault, Fault))
+        return Judgement(None, (*judgement.faults, *faults))
     return judgement
 
 
@@ -147,7 +151,7 @@ def _furnish(context: ssl.SSLContext, set_: CertificateSet, *, trust: bool, alpn
         _load_pair(context, set_, trust=trust)
         if set_.anchors:
             _rehearse(set_)
-    except ssl.SSLError as error:
+    except OSError as error:
         raise _refused(set_, error) from error
 
 
@@ -242,12 +246,17 @@ def _handshake_in_memory(server: ssl.SSLContext, client: ssl.SSLContext) -> None
     assert not ends, "a handshake in memory did not end"
 
 
-def _refused(set_: CertificateSet, error: ssl.SSLError) -> CertificateSetError:
+def _refused(set_: CertificateSet, error: OSError) -> CertificateSetError:
     return CertificateSetError(f"the {set_.role} set ({set_.source})", [_fault(set_, error)])
 
 
-def _fault(set_: CertificateSet, error: ssl.SSLError) -> Fault:
-    reason = getattr(error, "verify_message", None) or error.reason or "no reason given"
+def _fault(set_: CertificateSet, error: OSError) -> Fault:
     file = FILES[set_.role].certificate
+    if not isinstance(error, ssl.SSLError):  # no descriptor or memory for the key: the set is none the worse
+        what = f"cannot be given to OpenSSL ({error.strerror or error})"
+        return Fault(
+            file, FaultKind.HOST, what, "raise what this host allows the process (ulimit -n, memory)"
+        )
+    reason = getattr(error, "verify_message", None) or error.reason or "no reason given"
     what, remedy = f"OpenSSL refuses it ({reason})", "issue the certificates of this set again"
     return Fault(file, FaultKind.UNTRUSTED, what, remedy)

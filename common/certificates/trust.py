@@ -1,9 +1,10 @@
-"""Whether a connection that stands would still be accepted with another bundle: a CA may be gone from it.
+"""Whether the way up from a connected peer's leaf still ends in a bundle: a CA may be gone from it.
 
 A handshake proves a peer to the bundle of that moment. When the bundle is replaced, connections that were
 made before it are judged again by this, each by its own chain: what counts is not which certificates of the
 bundle changed, but whether the way from this leaf up still ends in it. A CA that was renewed with the same
-key and name still vouches for its leaves; one that was taken out doesn't.
+key and name still vouches for its leaves; one that was taken out doesn't. What else a handshake checks
+(dates, purposes, path lengths, name constraints) is left to the next one: none of it takes a CA's trust away.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from common.certificates.paths import End, climb
 
 
 def still_trusts(set_: CertificateSet, chain: Sequence[bytes], *, now: datetime) -> bool:
-    """Whether `set_`'s bundle still vouches for a peer. Dates don't count: expiry governs handshakes only.
+    """Whether the way from a peer's leaf still ends in `set_`'s bundle. Only signatures and names count.
 
     Args:
         set_: What takes the place of the set that the connection was made with.

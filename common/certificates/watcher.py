@@ -6,11 +6,10 @@ nobody has to wait for: a file server that doesn't answer stops neither the loop
 """
 
 import asyncio
-import concurrent.futures
 import contextlib
 import logging
+import math
 import random
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,10 @@ from common.certificates.hints import Events, Identity
 from common.certificates.loader import judge_files
 from common.certificates.model import FILES, CertificateSet, Fault, FaultKind, Judgement, Role, Source
 from common.certificates.reading import FileSet, read_files
-from common.certificates.watching import QUIET, SETTLE, ChannelStatus, Refused, Waiting, Watch
+from common.certificates.watching import AGAIN, QUIET, SETTLE, ChannelStatus, Refused, Waiting, Watch
 from common.clock import Clock
 from common.errors import CertificateSetError, CustomCertificatesError
+from common.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,10 @@ MISSING_SECONDS: Final = 1.0
 """How often a directory that has gone is looked for."""
 
 NO_ANSWER_SECONDS: Final = 30.0
-"""How long a read may take before the log says so."""
+"""How long a read or a judgement may take before the log says so."""
+
+RETRY_SECONDS: Final = 10.0
+"""How long after a look that failed for want of threads, memory or descriptors the next one is tried."""
 
 _NAP: Final = 30.0  # seconds between two questions whether a set has aged, whatever else is waited for
 _JITTER: Final = 0.1
@@ -66,6 +69,20 @@ class _View:
     @property
     def fingerprint(self) -> tuple[str, ...]:
         return tuple(files.fingerprint for files in self.files.values())
+
+    def same_as(self, before: "_View") -> bool:
+        """Whether nobody has written since, nor was writing just now."""
+        if self.fingerprint != before.fingerprint:
+            return False
+        return all(
+            files.marks == before.files[role].marks
+            and not any(fault.kind is FaultKind.CHANGING for fault in files.faults)
+            for role, files in self.files.items()
+        )
+
+
+class _LookFailedError(Exception):
+    """A look that came to nothing, for a reason that says nothing of the files."""
 
 
 def _log(level: int, text: str) -> None:
@@ -104,6 +121,9 @@ class Watcher:
         self._wanted = asyncio.Event()
         self._looked_at = clock.monotonic() - QUIET
         self._poll_at = self._looked_at
+        self._not_before = self._looked_at
+        self._troubled_at = -math.inf
+        self._troubled = False
         self._seen: tuple[str, ...] | None = None
         self._events = Events(directory, clock, changed=self.look, failed=self._no_events)
 
@@ -124,15 +144,24 @@ class Watcher:
         """Read the directory for the first time, and log what it means.
 
         A good set is taken at once. A bad one may be in the middle of being copied: it is final when a second
-        look has seen the same.
+        look has seen the same, or somebody has gone on writing for SETTLE.
 
         Returns:
             The channels whose set comes from the directory, from the first handshake on; the others begin
             with their generated one.
 
         Raises:
-            CustomCertificatesError: a set is complete but bad. Its lines are logged by now.
+            CustomCertificatesError: a set is complete but bad, or the host has no thread to look with. Its
+                lines are logged by now.
         """
+        try:
+            return await self._start()
+        except _LookFailedError as error:
+            line = words.no_start(self._directory, str(error))
+            self._tell([line])
+            raise CustomCertificatesError(str(self._directory), [str(error)], [line.text]) from error
+
+    async def _start(self) -> Mapping[Role, CertificateSet]:
         view = await self._read()
         if view.identity is None:
             self._tell([words.DISABLED])
@@ -146,18 +175,26 @@ class Watcher:
             await asyncio.sleep(QUIET)
             view = await self._read()
             judgements = await self._begin(view)
-            if view.fingerprint == before.fingerprint or self._clock.monotonic() > deadline:
+            if view.same_as(before) or self._clock.monotonic() > deadline:
                 break
         return self._conclude(judgements)
 
     async def run(self) -> None:
-        """Follow the directory until cancelled: each new good set is put in force, whatever else is told."""
+        """Follow the directory until cancelled: each new good set is put in force, whatever else is told.
+
+        Returns at once if the directory was not there at the start.
+        """
         if not self._mounted:
-            await asyncio.get_running_loop().create_future()
+            return
         try:
             while True:
                 await self._next_look()
-                await self._look_once()
+                try:
+                    await self._look_once()
+                except _LookFailedError as error:
+                    self._put_off(str(error))
+                else:
+                    self._put_right()
         finally:
             await self._events.close()
 
@@ -199,25 +236,28 @@ class Watcher:
         """Wait until there is a reason to look, and QUIET has passed since the last one."""
         while True:
             now = self._clock.monotonic()
-            soonest = self._looked_at + QUIET
+            soonest = max(self._looked_at + QUIET, self._not_before)
             dues = [due for watch in self._watches.values() if (due := watch.due) is not None]
             dues.append(self._events.due)
             at = soonest if self._wanted.is_set() else max(soonest, min(self._poll_at, *dues))
             if now >= at:
                 return
             if self._wanted.is_set():
-                await asyncio.sleep(at - now)
+                await asyncio.sleep(min(at - now, _NAP))
             else:
+                # Not wait_for: 3.11's can lose a cancel that comes with the event (gh-86296).
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wanted.wait(), min(at - now, _NAP))
+                    async with asyncio.timeout(min(at - now, _NAP)):
+                        await self._wanted.wait()
             self._tell_ages()
 
     async def _look_once(self) -> None:
-        expected = self._wanted.is_set()
+        # A look for any other reason may just be faster than the event of what it sees.
+        polled = not self._wanted.is_set() and self._clock.monotonic() >= self._poll_at
         self._wanted.clear()
         view = await self._read()
         at = self._looked_at
-        unannounced = not expected and self._seen is not None and view.fingerprint != self._seen
+        unannounced = polled and self._seen is not None and view.fingerprint != self._seen
         self._seen = view.fingerprint
         self._events.follow(view.identity, anew=unannounced)
         wanted = {role: files for role, files in view.files.items() if self._watches[role].look(files, at=at)}
@@ -243,27 +283,38 @@ class Watcher:
         except CertificateSetError as error:
             watch.refused(tuple(_as_fault(role, fault) for fault in error.faults))
             return
+        except (OSError, MemoryError) as error:  # the host's, and so perhaps not for long
+            what = f"cannot be put in force ({_said(error)})"
+            remedy = "see that this host has memory and descriptors left for the process"
+            watch.refused((Fault(FILES[role].certificate, FaultKind.HOST, what, remedy),))
+            return
         watch.used(set_)
         self._tell([words.swapped(role, set_)])
         self._tell(words.warnings(role, self._directory, judgement.warnings))
 
-    def _no_events(self, reason: str) -> None:
-        self._tell([words.no_events(self._directory, reason, self._poll_seconds)])
+    def _put_off(self, cause: str) -> None:
+        """A look has failed: the next is for later. It is told once in a while."""
+        now = self._clock.monotonic()
+        seconds = min(self._poll_seconds, RETRY_SECONDS)
+        self._poll_at = self._not_before = now + seconds
+        if now >= self._troubled_at + AGAIN:
+            self._troubled_at, self._troubled = now, True
+            self._tell([words.trouble(self._directory, cause, seconds)])
+
+    def _put_right(self) -> None:
+        """A look has succeeded."""
+        if self._troubled:
+            self._troubled = False
+            self._tell([words.trouble_over(self._directory)])
+
+    def _no_events(self, cause: Exception) -> None:
+        self._tell([words.no_events(self._directory, cause, self._poll_seconds)])
 
     async def _read(self) -> _View:
-        """One reading; while it doesn't come back, no second one is begun."""
-        reading = _in_thread(lambda: _view(self._directory, self._watches))
         try:
-            done, _ = await asyncio.wait({reading}, timeout=NO_ANSWER_SECONDS)
-            if not done:
-                self._tell([words.no_answer(self._directory, NO_ANSWER_SECONDS)])
-            while not done:
-                done, _ = await asyncio.wait({reading}, timeout=_NAP)
-                self._tell_ages()
+            return await self._wait_for(lambda: _view(self._directory, self._watches))
         finally:
-            reading.cancel()
-        self._looked_at = self._clock.monotonic()
-        return reading.result()
+            self._looked_at = self._clock.monotonic()
 
     async def _judge(self, wanted: Mapping[Role, FileSet]) -> Mapping[Role, Judgement]:
         if not wanted:
@@ -273,7 +324,28 @@ class Watcher:
         def judge_all() -> Mapping[Role, Judgement]:
             return {role: judge_files(files, now=now, source=Source.CUSTOM) for role, files in wanted.items()}
 
-        return await _in_thread(judge_all)
+        return await self._wait_for(judge_all)
+
+    async def _wait_for(self, job: Callable[[], _T]) -> _T:
+        """The outcome of a job in a thread; while it doesn't come back, no second one is begun.
+
+        Raises:
+            _LookFailedError: there is none. That is no reason to end a process whose certificates are in use.
+        """
+        working = in_thread(job, name="certificates")
+        try:
+            done, _ = await asyncio.wait({working}, timeout=NO_ANSWER_SECONDS)
+            if not done:
+                self._tell([words.no_answer(self._directory, NO_ANSWER_SECONDS)])
+            while not done:
+                done, _ = await asyncio.wait({working}, timeout=_NAP)
+                self._tell_ages()
+            return working.result()
+        except Exception as error:
+            logger.debug("looking at %s failed", self._directory, exc_info=True)
+            raise _LookFailedError(_said(error)) from error
+        finally:
+            working.cancel()
 
     def _tell_ages(self) -> None:
         now = self._clock.now()
@@ -307,16 +379,5 @@ def _as_fault(role: Role, fault: object) -> Fault:
     return Fault(FILES[role].certificate, FaultKind.MALFORMED, str(fault), "issue the set again")
 
 
-def _in_thread(job: Callable[[], _T]) -> asyncio.Future[_T]:
-    """Run a job in a daemon thread: one that hangs is left behind, at the latest by the exit."""
-    outcome: concurrent.futures.Future[_T] = concurrent.futures.Future()
-
-    def work() -> None:
-        if outcome.set_running_or_notify_cancel():
-            try:
-                outcome.set_result(job())
-            except Exception as error:  # noqa: BLE001 - it is raised where the result is awaited
-                outcome.set_exception(error)
-
-    threading.Thread(target=work, name="certificates", daemon=True).start()
-    return asyncio.wrap_future(outcome)
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__

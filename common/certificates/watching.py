@@ -7,6 +7,7 @@ apart, have seen the same; a good one is then used at once; of anything else an 
 has stayed so for SETTLE, and once for what lies there.
 """
 
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -25,14 +26,19 @@ CHANGING: Final = 30.0
 """Seconds after which it is told though somebody still writes: that is no copying any more."""
 
 AGAIN: Final = 600.0
-"""Seconds after which something is told again if it was gone and has come back."""
+"""Seconds after which something is told again though it has only come back."""
 
 DATES: Final = 5.0
-"""Seconds between two judgements of a set that has nothing wrong but its dates: time mends that, too."""
+"""Seconds between two judgements of a set that has nothing wrong but its dates, or its host: both pass."""
+
+RELAPSE: Final = 4
+"""How many times longer each time a set must be back before that is told, where it doesn't last."""
 
 _REMEMBERED: Final = 64  # contents that were told; a directory that flaps between more is told of again
 
-_ONLY_TIME: Final = frozenset({FaultKind.NOT_YET_VALID, FaultKind.EXPIRED})
+_MOST_RELAPSES: Final = 8  # by then it is AGAIN that decides
+
+_PASSING: Final = frozenset({FaultKind.NOT_YET_VALID, FaultKind.EXPIRED, FaultKind.HOST})
 
 
 class DirectoryState(StrEnum):
@@ -145,6 +151,8 @@ class Watch:
     _used_warnings: tuple[Fault, ...] = ()
     _told: dict[str, float] = field(default_factory=dict)
     _alarmed: bool = False
+    _relapses: int = 0  # how often a return was told without lasting
+    _restored_at: float = -math.inf
     _aged: type[Age] | None = None
 
     def look(self, files: FileSet, *, at: float) -> bool:
@@ -168,7 +176,7 @@ class Watch:
         content.files = files
         if not files.complete or self._is_in_use(content) or at < content.since + QUIET:
             return False
-        return content.verdict is None or (_only_time(content.verdict) and at >= content.judged_at + DATES)
+        return content.verdict is None or (_passes(content.verdict) and at >= content.judged_at + DATES)
 
     def judged(self, judgement: Judgement, *, at: float) -> CertificateSet | None:
         """Take the judgement of what the last look has seen.
@@ -193,7 +201,7 @@ class Watch:
         self.in_use, self._used_content = set_, content.fingerprint
         self._used_warnings = content.verdict.warnings if content.verdict else ()
         self._told.clear()
-        content.settled, self._alarmed, self._aged = True, False, None
+        content.settled, self._alarmed, self._relapses, self._aged = True, False, 0, None
 
     def refused(self, faults: tuple[Fault, ...]) -> None:
         """The set of the last judgement could not be put in force: it counts as bad."""
@@ -207,15 +215,19 @@ class Watch:
             patient: Whether it must have stayed as it is for a while, as it must but at a start.
         """
         content = self._content
-        if content is None or content.settled:
+        if content is None or content.settled or self._state(content) is DirectoryState.SETTLING:
             return None
-        if patient and at < _told_at(content):
-            return None
-        if self._state(content) is DirectoryState.SETTLING:
+        if patient and at < self._told_at(content):
             return None
         content.settled = True
         found = self._find(content)
-        if found is None or isinstance(found, Restored):
+        if found is None:
+            return None
+        if isinstance(found, Restored):
+            # Whatever comes after this is news again, or this would be the log's last and untrue word.
+            self._told.clear()
+            self._relapses = min(self._relapses + 1, _MOST_RELAPSES)
+            self._alarmed, self._restored_at = False, at
             return found
         told = self._told.pop(content.fingerprint, None)
         if told is not None and at < told + AGAIN:
@@ -224,6 +236,8 @@ class Watch:
         self._told[content.fingerprint] = at
         if len(self._told) > _REMEMBERED:
             del self._told[next(iter(self._told))]
+        if not self._alarmed and at >= self._restored_at + AGAIN:
+            self._relapses = 0
         self._alarmed = True
         return found
 
@@ -254,8 +268,8 @@ class Watch:
             if content.verdict is None:
                 return content.since + QUIET
             if content.settled:
-                return content.judged_at + DATES if _only_time(content.verdict) else None
-        return None if content.settled else _told_at(content)
+                return content.judged_at + DATES if _passes(content.verdict) else None
+        return None if content.settled else self._told_at(content)
 
     @property
     def status(self) -> ChannelStatus:
@@ -288,13 +302,25 @@ class Watch:
             case DirectoryState.BAD if content.verdict is not None:
                 return Refused(content.verdict.errors, self.in_use)
             case DirectoryState.GOOD if self.in_use is not None:
-                alarmed, self._alarmed = self._alarmed, False
-                return Restored(self.in_use) if alarmed else None
+                return Restored(self.in_use) if self._alarmed else None
             case DirectoryState.ABSENT | DirectoryState.INCOMPLETE if self.in_use is not None:
                 return Gone(content.files.missing, self.in_use)
             case DirectoryState.INCOMPLETE:
                 return Waiting(content.files.missing)
         return None
+
+    def _told_at(self, content: _Content) -> float:
+        """When there is no use in waiting: nobody writes any more, or doesn't get on.
+
+        That all is well again must have lasted longer each time: a directory that flaps fills no log.
+        """
+        settle = SETTLE
+        if self._is_in_use(content):
+            settle = min(SETTLE * RELAPSE**self._relapses, AGAIN)
+        latest = content.since + max(CHANGING, settle)
+        if any(fault.kind is FaultKind.CHANGING for fault in content.files.faults):
+            return latest
+        return min(content.written + settle, latest)
 
     def _is_in_use(self, content: _Content) -> bool:
         """Whether these are the bytes in force: they aren't judged again, nor refused for their age."""
@@ -305,14 +331,6 @@ class Watch:
         return self._content
 
 
-def _only_time(judgement: Judgement) -> bool:
+def _passes(judgement: Judgement) -> bool:
     errors = judgement.errors
-    return bool(errors) and all(fault.kind in _ONLY_TIME for fault in errors)
-
-
-def _told_at(content: _Content) -> float:
-    """When there is no use in waiting for somebody to finish: nobody writes any more, or doesn't get on."""
-    latest = content.since + CHANGING
-    if any(fault.kind is FaultKind.CHANGING for fault in content.files.faults):
-        return latest
-    return min(content.written + SETTLE, latest)
+    return bool(errors) and all(fault.kind in _PASSING for fault in errors)

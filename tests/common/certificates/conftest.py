@@ -10,7 +10,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever waits for people or saves CPU waits for less."""
     for module in (watching, watcher):
         monkeypatch.setattr(module, "QUIET", 0.05)
-    monkeypatch.setattr(watching, "SETTLE", 0.5)
+        monkeypatch.setattr(module, "SETTLE", 0.5)
     monkeypatch.setattr(watching, "CHANGING", 1.0)
     monkeypatch.setattr(watching, "DATES", 0.2)
     monkeypatch.setattr(hints, "_STEP_MS", 50)

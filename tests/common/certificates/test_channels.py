@@ -14,8 +14,11 @@ from common.certificates.channels import (
     in_use,
     no_answer,
     no_events,
+    no_start,
     swapped,
     told,
+    trouble,
+    trouble_over,
     waiting,
     warnings,
     watching,
@@ -172,13 +175,44 @@ def test_the_rest() -> None:
     assert list(warnings(ROLE, DIRECTORY, [fault])) == [
         Line(logging.WARNING, f"Defender custom certificates in {DIRECTORY}: {fault}")
     ]
-    assert no_events(DIRECTORY, "no space left", 10.0) == Line(
-        logging.WARNING,
-        f"{DIRECTORY} gives no events (no space left): a change is found by reading it every 10 s instead; "
-        "raise fs.inotify.max_user_instances and fs.inotify.max_user_watches (sysctl)",
-    )
     assert no_answer(DIRECTORY, 30.0) == Line(
         logging.WARNING,
         f"{DIRECTORY} has not answered for 30 s: until it does, what is loaded stays in use and no change is "
         "seen; check its volume (mount, network, file server)",
+    )
+    left = "see that this host has threads, memory and descriptors left for the process"
+    assert trouble(DIRECTORY, "too many", 2.5) == Line(
+        logging.ERROR,
+        f"{DIRECTORY} could not be looked at (too many): what is loaded stays in use, and it is tried again "
+        f"every 2.5 s; {left}",
+    )
+    assert trouble_over(DIRECTORY) == Line(logging.INFO, f"{DIRECTORY} can be looked at again")
+    assert no_start(DIRECTORY, "too many") == Line(
+        logging.CRITICAL,
+        f"{DIRECTORY} could not be looked at (too many), so that nobody knows which certificates to use; "
+        f"{left}, and start it again",
+    )
+
+
+SYSCTL = "; raise fs.inotify.max_user_instances and fs.inotify.max_user_watches (sysctl)"
+
+
+@pytest.mark.parametrize(
+    ("cause", "remedy"),
+    [
+        (OSError("OS file watch limit reached. about [x]"), SYSCTL),
+        (RuntimeError("Error creating recommended watcher: Too many open files (os error 24)"), SYSCTL),
+        (
+            PermissionError("Permission denied (os error 13)"),
+            "; let the user that runs Garrison read this directory",
+        ),
+        (ModuleNotFoundError("No module named 'watchfiles'"), ""),
+        (RuntimeError("can't start new thread"), ""),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_why_there_are_no_events_decides_what_to_do(cause: Exception, remedy: str) -> None:
+    assert no_events(DIRECTORY, cause, 10.0) == Line(
+        logging.WARNING,
+        f"{DIRECTORY} gives no events ({cause}): a change is found by reading it every 10 s instead{remedy}",
     )

@@ -1,6 +1,7 @@
 """Events of a directory: armed, lost, refused, armed again."""
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -29,7 +30,7 @@ class Probe:
     def __init__(self, directory: Path) -> None:
         self.clock = Clock()
         self.changes = 0
-        self.failures: list[str] = []
+        self.failures: list[Exception] = []
         self.events = Events(directory, self.clock, changed=self.changed, failed=self.failures.append)
 
     def changed(self) -> None:
@@ -134,7 +135,7 @@ async def test_what_can_t_be_armed_is_told_once_and_tried_at_a_slowing_pace(
             probe.events.follow(there, anew=False)
             assert hints(probe) is None
             probe.clock.at += delay
-    assert probe.failures == ["OS file watch limit reached."]
+    assert [str(failure) for failure in probe.failures] == ["OS file watch limit reached."]
     await armed(probe, tmp_path / "certs")
 
 
@@ -160,6 +161,55 @@ async def test_closing_ends_every_thread(tmp_path: Path) -> None:
     for thread in set(threading.enumerate()) - before:
         await asyncio.to_thread(thread.join, 10)
     assert not [one for one in set(threading.enumerate()) - before if one.name == "certificate-hints"]
+
+
+class PanicError(BaseException):
+    """As the library's own is one: no Exception."""
+
+
+def without_library(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "watchfiles", None)
+
+
+def with_a_panic(patch: pytest.MonkeyPatch) -> None:
+    def panic(*_: object, **__: object) -> None:
+        raise PanicError("index out of bounds")
+
+    patch.setattr("watchfiles.watch", panic)
+
+
+def without_threads(patch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    patch.setattr(threading.Thread, "start", start)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (without_library, "watchfiles"),
+        (with_a_panic, "PanicError: index out of bounds"),
+        (without_threads, "can't start new thread"),
+    ],
+)
+async def test_whatever_keeps_a_watch_from_living_is_told_and_it_is_tried_again(
+    probe: Probe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    break_it: Callable[[pytest.MonkeyPatch], None],
+    words: str,
+) -> None:
+    there = identity(tmp_path / "certs")
+    with monkeypatch.context() as patch:
+        break_it(patch)
+        probe.events.follow(there, anew=False)
+        await probe.until(lambda: probe.failures)
+        assert hints(probe) is None
+    assert words in str(probe.failures[0])
+    assert probe.events.due == probe.clock.at + 1
+    probe.clock.at += 1
+    await armed(probe, tmp_path / "certs")
 
 
 def refuse(*_: object, **__: object) -> None:

@@ -288,6 +288,112 @@ def test_the_fingerprint_is_of_the_contents(folder: Path) -> None:
     assert len({first, changed, read_files(folder, ROLE).fingerprint}) == 3
 
 
+def during_the_first_read(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Something happens while the first file is read."""
+    real, acts = os.read, [act]
+
+    def read(handle: int, count: int) -> bytes:
+        data = real(handle, count)
+        if acts:
+            acts.pop()()
+        return data
+
+    monkeypatch.setattr(os, "read", read)
+
+
+def test_other_files_that_come_and_go_are_nobody_s_business(
+    folder: Path, bytes_read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.read
+
+    def read(handle: int, count: int) -> bytes:
+        (folder / f"other{len(bytes_read)}").touch()
+        return real(handle, count)
+
+    monkeypatch.setattr(os, "read", read)
+    assert read_files(folder, ROLE).contents == CONTENT
+    assert sum(bytes_read) == len(b"ca" + b"cert" + b"key")  # at the first attempt
+
+
+def test_a_directory_that_is_replaced_meanwhile_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read is whole, but nobody finds it at that path any more."""
+    for generation in ("1", "2"):
+        (tmp_path / generation).mkdir()
+        for name in CONTENT:
+            (tmp_path / generation / name).write_bytes(generation.encode())
+    link = tmp_path / "link"
+    link.symlink_to("1")
+
+    def point_elsewhere() -> None:
+        (tmp_path / "next").symlink_to("2")
+        (tmp_path / "next").replace(link)
+
+    during_the_first_read(monkeypatch, point_elsewhere)
+    assert set(read_files(link, ROLE).contents.values()) == {b"2"}
+
+
+def test_a_directory_that_is_gone_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    during_the_first_read(monkeypatch, lambda: folder.rename(folder.with_name("away")))
+    assert read_files(folder, ROLE).absent
+
+
+def test_a_file_that_holds_more_than_it_says_is_not_cut(folder: Path) -> None:
+    """The kernel's own say that they hold nothing; on others it is somebody who appends."""
+    (folder / CERT).unlink()
+    (folder / CERT).symlink_to("/proc/self/status")
+    files = read_files(folder, ROLE)
+    assert files.contents == {}
+    assert set(kinds(files).values()) == {FaultKind.CHANGING}
+
+
+def test_a_file_that_grew_and_was_removed_is_not_passed_over(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def grow_and_vanish() -> None:
+        with (folder / CA).open("ab") as file:
+            file.write(b"x")
+        during_the_first_read(monkeypatch, (folder / CA).unlink)
+
+    during_the_first_read(monkeypatch, grow_and_vanish)
+    assert kinds(read_files(folder, ROLE)) == {CA: FaultKind.CHANGING}
+
+
+def test_what_is_swapped_for_a_fifo_before_it_is_opened_is_no_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def swap(path: str, flags: int, *args: int, dir_fd: int | None = None) -> int:
+        if path == CERT:
+            (folder / CERT).unlink()
+            os.mkfifo(folder / CERT)
+        return real(path, flags, *args, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", swap)
+    assert kinds(read_files(folder, ROLE)) == {CERT: FaultKind.NOT_A_FILE}
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EACCES, "let the user that runs Garrison read it"),
+        (errno.EMFILE, "raise the limit of open files (ulimit -n, fs.file-max)"),
+        (errno.EIO, "check the volume it lies on (disk, mount, file server)"),
+        (errno.ELOOP, "put a file in its place"),
+    ],
+)
+def test_the_remedy_is_for_the_cause(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "read", fail)
+    assert {fault.remedy for fault in read_files(folder, ROLE).faults} == {remedy}
+
+
 def test_a_changed_mode_is_no_change(folder: Path) -> None:
     first = read_files(folder, ROLE).fingerprint
     (folder / KEY).chmod(0o644)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from common.certificates import FILES, Fault, FaultKind, Role, server_context
-from common.certificates import report as report_module
-from common.certificates.report import State, as_json, examine, remaining
+from common.certificates import FILES, DirectoryState, Fault, FaultKind, Role, server_context, tls
+from common.certificates.report import as_json, examine, remaining
 from common.errors import CertificateSetError
 from tests.common.certificates.pki import DAY, NOW, files_for, make_ca, make_server
 
@@ -25,22 +24,22 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 
 
 def test_states(tmp_path: Path) -> None:
-    assert examine(tmp_path, ROLE, now=NOW).state is State.ABSENT
+    assert examine(tmp_path, ROLE, now=NOW).state is DirectoryState.ABSENT
     names = FILES[ROLE]
     assert names.ca is not None
     write(tmp_path, {names.ca: GOOD[names.ca]})
-    assert examine(tmp_path, ROLE, now=NOW).state is State.ABSENT  # the bundle is other sets', too
+    assert examine(tmp_path, ROLE, now=NOW).state is DirectoryState.ABSENT  # the bundle is other sets', too
     write(tmp_path, {names.certificate: GOOD[names.certificate]})
     incomplete = examine(tmp_path, ROLE, now=NOW)
-    assert incomplete.state is State.INCOMPLETE
+    assert incomplete.state is DirectoryState.INCOMPLETE
     assert incomplete.is_mistake
     assert names.key in incomplete.verdict
     write(tmp_path, GOOD)
     good = examine(tmp_path, ROLE, now=NOW)
-    assert good.state is State.GOOD
+    assert good.state is DirectoryState.GOOD
     assert not good.is_mistake
     late = examine(tmp_path, ROLE, now=NOW + 60 * DAY)
-    assert late.state is State.BAD
+    assert late.state is DirectoryState.BAD
     assert {fault.kind for fault in late.faults} == {FaultKind.EXPIRED}
 
 
@@ -59,9 +58,9 @@ def test_openssl_has_the_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def refuse(*_: object) -> None:
         raise CertificateSetError("set", [fault])
 
-    monkeypatch.setattr(report_module, "server_context", refuse)
+    monkeypatch.setattr(tls, "server_context", refuse)
     report = examine(write(tmp_path, GOOD), ROLE, now=NOW)
-    assert report.state is State.BAD
+    assert report.state is DirectoryState.BAD
     assert report.faults == (fault,)
 
 

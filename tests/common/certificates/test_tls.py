@@ -1,5 +1,7 @@
 """Contexts, in real handshakes: what must work works, and each peer that must be refused is refused."""
 
+import errno
+import os
 import ssl
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,8 +15,10 @@ from hypothesis import strategies as st
 
 from common.certificates import (
     CertificateSet,
+    Fault,
     FaultKind,
     FileSet,
+    Judgement,
     MintOptions,
     Role,
     Source,
@@ -555,3 +559,31 @@ def test_openssl_is_asked_about_a_set_once(monkeypatch: pytest.MonkeyPatch) -> N
         server_context(found)
         server_context(found)
     assert len(asked) == 2
+
+
+def no_descriptor(*_: object) -> int:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def test_a_host_without_descriptors_is_no_fault_of_the_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "memfd_create", no_descriptor)
+    with pytest.raises(CertificateSetError) as caught:
+        server_context(SERVER_SET)
+    (fault,) = caught.value.faults
+    assert isinstance(fault, Fault)
+    assert fault.kind is FaultKind.HOST
+    assert str(fault) == (
+        "defender-server-cert.pem: cannot be given to OpenSSL (Too many open files); raise what this host "
+        "allows the process (ulimit -n, memory)"
+    )
+    judgement = confirmed(Judgement(SERVER_SET))
+    assert judgement.set is None
+    assert [one.kind for one in judgement.errors] == [FaultKind.HOST]
+
+
+def test_openssl_confirms_a_set_without_a_bundle_too() -> None:
+    mine, stranger = minted(Role.HTTPS_SERVER), minted(Role.HTTPS_SERVER, STRANGER)
+    assert confirmed(Judgement(mine)).set is mine
+    refused = confirmed(Judgement(replace(mine, key=stranger.key)))
+    assert refused.set is None
+    assert [fault.kind for fault in refused.errors] == [FaultKind.UNTRUSTED]

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from cryptography import x509
+
 from common.certificates import FILES, CertificateSet, FileSet, Role, Source, judge, still_trusts
 from tests.common.certificates.pki import DAY, NOW, Cert, key, make_ca, make_client, make_server
 
@@ -69,3 +71,25 @@ def test_what_cannot_be_read_is_not_trusted() -> None:
     assert not still_trusts(set_, [], now=NOW)
     assert not still_trusts(set_, [b"junk"], now=NOW)
     assert not still_trusts(set_, [make_client(ROOT).der, b"junk"], now=NOW)
+
+
+def test_a_way_that_ends_among_the_peer_s_own_certificates_is_none() -> None:
+    """Two CAs of one name that no identifier tells apart end the climb wherever they stand."""
+    twins = [make_ca("twin", key_=key("p256", 911 + turn), identifiers=False) for turn in range(2)]
+    leaf = make_client(twins[0], identifiers=False)
+    assert not trusted(bundle(OTHER), leaf, *twins)
+    assert trusted(bundle(OTHER, twins[0]), leaf, *twins)
+
+
+def test_an_anchor_that_signed_vouches_though_another_has_its_name() -> None:
+    twins = [make_ca("twin", key_=key("p256", 911 + turn), identifiers=False) for turn in range(2)]
+    leaf = make_client(twins[0], identifiers=False)
+    assert trusted(bundle(OTHER, *twins), leaf, twins[0])
+    assert not trusted(bundle(OTHER, twins[1]), leaf, twins[0])
+
+
+def test_what_a_renewed_ca_forbids_is_the_next_handshake_s_affair() -> None:
+    """Only a CA that is gone takes its trust away."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "client")])
+    forbids = x509.NameConstraints(permitted_subtrees=None, excluded_subtrees=[x509.DirectoryName(name)])
+    assert trusted(bundle(make_ca("root", extra=[(forbids, True)])), make_client(ROOT, "client"), ROOT)

@@ -3,12 +3,25 @@
 import asyncio
 import logging
 import threading
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from common.certificates import CertificateSet, Channel, DirectoryState, Role, Source, Watcher
+from common.certificates import (
+    CertificateSet,
+    Channel,
+    DirectoryState,
+    Fault,
+    FaultKind,
+    FileSet,
+    Role,
+    Source,
+    Watcher,
+)
+from common.certificates import watcher as watcher_module
 from common.certificates.checks import when
 from common.clock import SystemClock
 from common.errors import CertificateSetError, CustomCertificatesError
@@ -52,9 +65,9 @@ async def test_a_directory_that_is_absent_turns_the_feature_off(tmp_path: Path) 
         copy_to = tmp_path / "absent"
         copy_to.mkdir()
         copy(copy_to, files("a"))
-        followed.watcher.look()
-        for _ in range(10):
-            await asyncio.sleep(0)
+        assert followed.task is not None
+        async with asyncio.timeout(10):
+            await followed.task  # it ends by itself
         assert followed.watcher.looks == 0
     assert followed.lines == [
         (INFO, "Custom certificates watcher disabled: certificates directory is not mounted")
@@ -162,6 +175,82 @@ async def test_a_start_in_the_middle_of_copying(tmp_path: Path) -> None:
 
     watcher = Copying(tmp_path, [Channel(CLIENT, print)], clock=SystemClock())
     assert [set_.leaf.subject for set_ in (await watcher.start()).values()] == ["CN=a"]
+
+
+async def test_a_start_while_somebody_goes_on_copying(tmp_path: Path) -> None:
+    """Each look finds another bad thing: that isn't final until one is seen twice."""
+    contents = files("a")
+    key = contents["defender-client-key.pem"]
+    copy(tmp_path, contents | {"defender-client-key.pem": key[:50]})
+    rest = [key[:90], key[:120], key]
+
+    class Copying(CountingWatcher):
+        async def _read(self) -> object:  # type: ignore[override]
+            view = await super()._read()
+            if rest:
+                copy(tmp_path, {"defender-client-key.pem": rest.pop(0)})
+            return view
+
+    watcher = Copying(tmp_path, [Channel(CLIENT, print)], clock=SystemClock())
+    assert [set_.leaf.subject for set_ in (await watcher.start()).values()] == ["CN=a"]
+
+
+@pytest.mark.parametrize("how", ["changing", "rewritten"])
+async def test_a_start_beside_a_writer_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Two looks that saw somebody write have not seen the same, though there was nothing else to see."""
+    copy(tmp_path, files("a"))
+    looks = 0
+
+    def view(directory: Path, roles: Iterable[Role]) -> watcher_module._View:
+        nonlocal looks
+        looks += 1
+        found = real(directory, roles)
+        if looks > 4:
+            return found
+        files = found.files[CLIENT]
+        if how == "changing":
+            faults = tuple(Fault(name, FaultKind.CHANGING, "changes", "wait") for name in files.names.all)
+            files = FileSet(CLIENT, {}, faults, directory, files.marks)
+        else:
+            marks = tuple((1, 2, 3, looks) for _ in files.marks)
+            files = FileSet(CLIENT, {**files.contents, files.names.key: b""}, (), directory, marks)
+        return replace(found, files={CLIENT: files})
+
+    real = watcher_module._view
+    monkeypatch.setattr(watcher_module, "SETTLE", 20.0)
+    monkeypatch.setattr(watcher_module, "_view", view)
+    watcher = Watcher(tmp_path, [Channel(CLIENT, print)], clock=SystemClock())
+    assert [set_.leaf.subject for set_ in (await watcher.start()).values()] == ["CN=a"]
+    assert looks == 5
+
+
+async def test_a_start_beside_a_writer_that_never_ends(tmp_path: Path) -> None:
+    contents = files("a")
+    copy(tmp_path, {name: data for name, data in contents.items() if "key" not in name})
+    (tmp_path / "defender-client-key.pem").symlink_to("/proc/self/status")  # never holds what it says
+    _, error = await start(tmp_path)
+    assert {fault.kind for fault in error.faults if isinstance(fault, Fault)} == {FaultKind.CHANGING}
+
+
+async def test_a_start_beside_a_writer_of_other_files(tmp_path: Path) -> None:
+    copy(tmp_path, files("a"))
+    over = threading.Event()
+
+    def churn() -> None:
+        while not over.is_set():
+            (tmp_path / "other").touch()
+            (tmp_path / "other").unlink()
+
+    writing = asyncio.create_task(asyncio.to_thread(churn))
+    try:
+        for _ in range(5):
+            followed = Followed(tmp_path)
+            assert CLIENT in await followed.watcher.start()
+    finally:
+        over.set()
+        await writing
 
 
 async def test_the_swap_is_in_force_when_its_line_is_logged(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import which
@@ -14,14 +13,11 @@ from shutil import which
 import pytest
 
 from tests.common.certificates.followed import ERROR, WARNING, Followed, copy, files, until_printed, watch
+from tests.volumes import Bindfs, needs_fuse
 
 pytestmark = pytest.mark.usefixtures("hasty")
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-needs_fuse = pytest.mark.skipif(
-    os.geteuid() != 0 or which("bindfs") is None or not os.access("/dev/fuse", os.W_OK),
-    reason="it needs root, bindfs and /dev/fuse",
-)
 
 KEY = "defender-client-key.pem"
 
@@ -53,29 +49,6 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     yield path
     while works("umount", "-l", str(path)):  # not until it is no mount: a bind mount doesn't look like one
         pass
-
-
-class Bindfs:
-    """A folder seen through FUSE, from which no event tells of what happens behind it."""
-
-    def __init__(self, behind: Path, folder: Path) -> None:
-        self.folder = folder
-        self.process = subprocess.Popen(["bindfs", "-f", "--no-allow-other", behind, folder])
-        deadline = time.monotonic() + 10
-        while not folder.is_mount():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                pytest.skip("FUSE does not work here")
-            time.sleep(0.01)
-
-    def stop_answering(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
-
-    def answer_again(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-
-    def die(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 @pytest.fixture

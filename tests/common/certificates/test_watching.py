@@ -66,6 +66,7 @@ class Driver:
     found: list[Finding] = field(default_factory=list)
     judged: int = 0
     refuse: bool = False
+    kind: FaultKind = FaultKind.UNTRUSTED
 
     def see(self, files: Files | FileSet, *, after: float = QUIET) -> None:
         """A look `after` seconds."""
@@ -77,7 +78,7 @@ class Driver:
             judgement = judge_files(seen, now=self.now, source=Source.CUSTOM)
             set_ = self.watch.judged(judgement, at=self.at)
             if set_ is not None and self.refuse:
-                self.watch.refused((Fault(CERT, FaultKind.UNTRUSTED, "is not taken", "issue it again"),))
+                self.watch.refused((Fault(CERT, self.kind, "is not taken", "issue it again"),))
             elif set_ is not None:
                 self.used.append(set_)
                 self.watch.used(set_)
@@ -199,7 +200,8 @@ def test_a_directory_that_flaps_is_told_of_once_a_while() -> None:
     for _ in range(seconds // 20):
         driver.settle({}, 10)
         driver.settle(A, 10)
-    assert len([found for found in driver.found if isinstance(found, Gone)]) <= seconds / AGAIN + 1
+    # One more than once a while: after the one return that was told.
+    assert len([found for found in driver.found if isinstance(found, Gone)]) <= seconds / AGAIN + 2
     assert len([found for found in driver.found if isinstance(found, Restored)]) <= seconds / AGAIN + 1
     assert not driver.used
 
@@ -214,6 +216,74 @@ def test_what_was_told_and_is_over_is_told_too() -> None:
     assert driver.watch.status.state is DirectoryState.GOOD
     assert not driver.used
     assert not driver.judged
+
+
+def test_the_same_mistake_after_a_return_is_told_again() -> None:
+    """Or the last word of the log would be that all is well."""
+    bad = A | {KEY: b"rubbish"}
+    driver = Driver().using(A)
+    for _ in range(2):
+        driver.settle(bad, 10)
+        driver.settle(A, 10)
+    driver.settle(A, 10)  # the second return is told when it has lasted longer
+    assert [type(found) for found in driver.found] == [Refused, Restored, Refused, Restored]
+
+
+def test_a_return_must_last_longer_each_time_and_that_is_forgotten() -> None:
+    driver = Driver().using(A)
+
+    spans = [returns(driver, A) for _ in range(6)]
+    assert spans == sorted(spans)
+    assert spans[0] <= SETTLE + 2
+    assert AGAIN <= spans[-1] <= AGAIN + 2
+    driver.settle(A, AGAIN)
+    assert returns(driver, A) <= SETTLE + 2
+    returns(driver, A)
+    driver.settle(B)
+    assert returns(driver, B) <= SETTLE + 2
+
+
+def returns(driver: Driver, files: Files) -> float:
+    """All is gone for a while; seconds for which it must have come back until that is told."""
+    driver.settle({}, 10)
+    begun, told = driver.at, len(driver.found)
+    while len(driver.found) == told:
+        driver.see(files, after=1.0)
+    assert isinstance(driver.found[-1], Restored)
+    return driver.at - begun
+
+
+def test_a_mistake_that_was_told_is_told_again_of_another_set() -> None:
+    bad = A | {KEY: b"rubbish"}
+    driver = Driver().using(A)
+    driver.settle(bad, 10)
+    driver.settle(B, 10)
+    driver.settle(bad, 10)
+    assert [(type(found), getattr(found, "kept", None)) for found in driver.found] == [
+        (Refused, set_of(A)),
+        (Refused, set_of(B)),
+    ]
+
+
+def test_a_new_set_ends_the_alarm() -> None:
+    driver = Driver().using(A)
+    driver.settle(without(A, KEY))
+    driver.settle(B)
+    told = list(driver.found)
+    driver.settle({}, SETTLE - 2 * QUIET)  # for a moment, of which nothing is told
+    driver.settle(B)
+    assert driver.found == told
+
+
+def test_what_the_host_could_not_do_is_tried_again_without_another_word() -> None:
+    driver = Driver(refuse=True, kind=FaultKind.HOST)
+    driver.settle(A, 60)
+    assert len(driver.found) == 1
+    assert driver.judged > 60 / DATES - 2
+    driver.refuse = False
+    driver.settle(A, 2 * DATES)
+    assert driver.used == [set_of(A)]
+    assert len(driver.found) == 1
 
 
 def test_a_file_that_is_gone_for_a_moment_is_nothing() -> None:
