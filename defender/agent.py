@@ -49,9 +49,11 @@ from defender.credentials import Credentials, CredentialSource
 from defender.facts import UNKNOWN, gather, system
 from defender.identity import InstanceKey
 from defender.journal import Journal
+from defender.lookout import Lookout
 from defender.report import state_report
 from defender.settings import DefenderSettings
 from defender.spool import Spool
+from defender.wish import Wish
 
 log = logging.getLogger(__name__)
 
@@ -105,9 +107,10 @@ class Agent:
         self._settings = settings
         self._key = key
         self._spool = spool
-        self._source = source
+        self._lookout = Lookout(source, clock)
         self._choice = Choice(credentials, grace=settings.removed_trust_grace)
         self._tried: Credentials | None = None
+        self._failed: Credentials | None = None
         self._host = UNKNOWN
         self._journal = journal
         self._dialer = dialer
@@ -118,7 +121,7 @@ class Agent:
         self._link: Link | None = None
         self._loop = asyncio.get_running_loop()
         self._ending: asyncio.Future[tuple[Ending, str]] = self._loop.create_future()
-        self._asked: ReconnectAsked | None = None
+        self._wish = Wish()
         self._stirring: asyncio.Future[None] = self._loop.create_future()
         self._empty: asyncio.Future[None] | None = None
         self._leaving: set[Link] = set()
@@ -153,6 +156,7 @@ class Agent:
 
     async def _leave(self, reason: str) -> None:
         """Hand over the last events and say goodbye, as far as there is time."""
+        self._wish.forget()
         for timer in (self._settling, self._trust_ends):
             if timer:
                 timer.cancel()
@@ -183,7 +187,6 @@ class Agent:
         )
         log.info("Connecting to the Console at %s", self._settings.address)
         while True:
-            self._asked = None  # What was asked on a connection that is gone.
             attempt = await self._attempt(self._choice.sets(self._loop.time()))
             if isinstance(attempt, Link):
                 failure = await self._hold(attempt)
@@ -191,11 +194,9 @@ class Agent:
             else:
                 failure = attempt
             await self._pause(self._backoff.next_delay(retry_after=failure.retry_after))
-            self._look_for_certificates(failure)
+            await self._look_for_certificates(failure)
 
-    async def _attempt(
-        self, sets: Sequence[Credentials], *, deadline: float = math.inf, what: str = "Cannot connect"
-    ) -> Link | Failure:
+    async def _attempt(self, sets: Sequence[Credentials], *, what: str = "Cannot connect") -> Link | Failure:
         """Try one set after the other; ends with the last failure, or welcomed and adopted.
 
         All of them at once, whatever the failure: a peer that refuses our certificate may look like one that
@@ -203,35 +204,27 @@ class Agent:
 
         Args:
             sets: What to try, the wanted one first.
-            deadline: When a failure has to be said, monotonic seconds.
             what: What to say of a failure.
         """
         self._tried = sets[0]
-        now = self._loop.time()
-        # A little before the deadline, so that the failure can be said in time.
-        until = now + (deadline - now) * 0.9 if now < deadline < math.inf else None
         outcome: Link | Failure
         for credentials in sets:
-            outcome = await self._open(credentials, until)
+            outcome = await self._open(credentials)
             if isinstance(outcome, Link):
                 break
-            which = f" with the certificates of {credentials.place}" if len(sets) > 1 else ""
+            self._failed = credentials
+            leaf = credentials.set.leaf.fingerprint
+            # Both may be from one directory.
+            which = f" with certificate {leaf[:SHOWN]} from {credentials.place}" if len(sets) > 1 else ""
             self._chronicle.failed(outcome, f"{what}{which}", self._loop.time())
             if outcome.retry_after is not None:
-                break  # Who asks us to stay away for a while has nothing against the set.
+                break  # Asked for, or ours where the Console refuses who we are: no set changes that.
         return outcome
 
-    async def _open(self, credentials: Credentials, until: float | None) -> Link | Failure:
-        before = self._link
+    async def _open(self, credentials: Credentials) -> Link | Failure:
         claims = self._claims(credentials)
         link = Link(self._key, credentials, claims, observer=self, jitter=self._rng.random())
-        try:
-            async with asyncio.timeout_at(until):
-                return await link.open(self._dialer) or link
-        except TimeoutError:
-            if self._link is not None and self._link is not before:
-                return self._link  # Welcomed at the very moment that time was over.
-            return Failure(Cause.UNREACHABLE, "the Console didn't welcome us by its own deadline")
+        return await link.open(self._dialer) or link
 
     async def _pause(self, seconds: float) -> None:
         """Wait before the next attempt; a set that wasn't tried yet ends the wait."""
@@ -248,7 +241,7 @@ class Agent:
     def on_welcome(self, link: Link, welcome: Welcome) -> None:
         """Make a welcomed connection the one in use; the one before it, if it still stands, is let go."""
         before, self._link = self._link, link
-        self._asked = None
+        self._wish.forget()
         log.info(
             "Connected to the Console at %s as %s, session %d (its certificate %s, ours %s)",
             self._settings.address,
@@ -320,7 +313,8 @@ class Agent:
                 await self._stirred(link=link)
             else:
                 link = await self._move_from(link, move)
-        self._link = None
+        self._link, self._failed = None, link.credentials
+        self._wish.forget()
         if self._settling:
             self._settling.cancel()
         return link.ended.result()
@@ -328,18 +322,17 @@ class Agent:
     def _reason_to_move(self, link: Link) -> Move | None:
         renewed = link.epoch != self._spool.position.epoch
         now = self._loop.time()
-        return self._choice.move(link.credentials, asked=self._asked, renewed=renewed, now=now)
+        return self._choice.move(link.credentials, asked=self._wish.asked, renewed=renewed, now=now)
 
     async def _move_from(self, link: Link, move: Move) -> Link:
         """Open the next connection beside this one; the one to hold then.
 
-        What fails is said to the Console on this one, before the deadline, and tried again for as long as
-        this one stands and the reason does (D4a).
+        What fails is said to the Console on this one and tried again for as long as this one stands and the
+        reason does (D4a). No deadline ends an attempt: the Console may have welcomed it already.
         """
         log.info("Moving to a new connection: %s", move.reason)
         backoff = Backoff(self._settings.reconnect_cap, self._rng)
-        at, deadline = move.at, move.deadline
-        wanted = move.sets[0]
+        at, wanted = move.at, move.sets[0]
         if not move.asked and self._was_tried(wanted) and not wanted.same(link.credentials):
             # It failed a moment ago, when the present connection came about with another set.
             at = self._loop.time() + backoff.next_delay()
@@ -348,15 +341,14 @@ class Agent:
                 await self._stirred(at, link)
                 continue
             what = "Cannot move to a new connection, the present one is kept"
-            attempt = await self._attempt(move.sets, deadline=deadline, what=what)
+            attempt = await self._attempt(move.sets, what=what)
             if isinstance(attempt, Link):
                 return attempt
-            if move.asked:
-                link.move_failed(attempt)
-            self._look_for_certificates(attempt)
-            # Once a failure was said, the deadline has no meaning any more.
+            if self._reason_to_move(link) == move:
+                # Else it says nothing of what the Console asked, or what there is to try with, since.
+                self._wish.answer(attempt)
+            await self._look_for_certificates(attempt)
             at = self._loop.time() + backoff.next_delay(retry_after=attempt.retry_after)
-            deadline = math.inf
         return link
 
     def _was_tried(self, credentials: Credentials) -> bool:
@@ -431,7 +423,7 @@ class Agent:
     def on_move(self, link: Link, asked: ReconnectAsked) -> None:
         """Connect anew in the slot that the Console gives."""
         if link is self._link:
-            self._asked = asked
+            self._wish.make(link, asked)
             self._stir()
 
     # Certificates
@@ -442,8 +434,11 @@ class Agent:
         A connection that stands is kept until one over the new set is welcomed; without one, the next
         attempt begins at once.
         """
-        if not self._choice.offer(credentials, now=self._loop.time(), wall=self._clock.now()):
-            return
+        if self._choice.offer(credentials, now=self._loop.time(), wall=self._clock.now()):
+            self._loaded(credentials)
+
+    def _loaded(self, credentials: Credentials) -> None:
+        """Tell of a set that attempts are made with from now on, and do what follows from it."""
         self._chronicle.loaded(credentials)
         self._bound_by_trust()
         if self._link:
@@ -465,19 +460,26 @@ class Agent:
         held = self._choice.held(link.credentials, self._loop.time())
         return system(self._settings.data_folder, held)
 
-    def _look_for_certificates(self, failure: Failure) -> None:
+    async def _look_for_certificates(self, failure: Failure) -> None:
         """After a failure that other certificates may mend: has a deployment brought some?
 
-        Not where the operator's own are wanted: the watcher brings those.
+        Not where the operator's own have failed: the watcher brings those.
         """
-        source = self._choice.wanted.set.source
-        if failure.cause not in _CERTIFICATE_CAUSES or source is Source.CUSTOM:
+        failed = self._failed
+        if failure.cause not in _CERTIFICATE_CAUSES or failed is None or failed.set.source is Source.CUSTOM:
             return
-        found = self._source.reload(self._clock.now())
+        found = await self._lookout.look()
         if isinstance(found, Credentials):
-            self.offer(found)
+            self._deployed(found)
         elif found:
-            self._chronicle.rejected(self._source.place, source.value, found)
+            self._chronicle.rejected(self._lookout.place, Source.GENERATED.value, found)
+
+    def _deployed(self, found: Credentials) -> None:
+        """Use what a deployment brought; beside the operator's own, in the place of what it replaces."""
+        if self._choice.wanted.set.source is not Source.CUSTOM:
+            self.offer(found)
+        elif self._choice.renew(found, now=self._loop.time(), wall=self._clock.now()):
+            self._loaded(found)
 
 
 async def _first_of(*futures: asyncio.Future[Any], seconds: float | None = None) -> None:

@@ -75,8 +75,8 @@ REMEDIES: Final = {
     Cause.CONSOLE_EXPIRED: "renew the Console's certificate; if it is valid, correct the clock of this host",
     Cause.OWN_EXPIRED: "deploy this Defender anew with a fresh install bundle (custom certificates: copy "
     "renewed ones); if its certificate is valid, correct the Console's clock",
-    Cause.WRONG_NAME: "add the name to the Console's certificate (CONSOLE_SAN), or use one that it has in "
-    "WS_ADDRESS",
+    Cause.WRONG_NAME: "add the name to the Console's certificate (CONSOLE_SAN, or issue the Console's own "
+    "certificate in custom-certificates with this name), or use one that it has in WS_ADDRESS",
     Cause.REFUSED: "look at the Console's log for the reason; deploy this Defender anew with a fresh install "
     "bundle (custom certificates: copy ones of a CA that the Console trusts), or have it admitted there",
     Cause.BUSY: "it tries again when the Console asked it to",

@@ -30,19 +30,17 @@ class Move:
     Attributes:
         reason: In words.
         sets: What to try, in this order; the first that is welcomed will do.
-        at: From when on, monotonic seconds.
-        deadline: When the Console has to know that it failed, monotonic seconds; infinity if it didn't ask.
+        asked: The Console's wish, if it is one.
     """
 
     reason: str
     sets: tuple[Credentials, ...]
-    at: float = -math.inf
-    deadline: float = math.inf
+    asked: ReconnectAsked | None = None
 
     @property
-    def asked(self) -> bool:
-        """Whether the Console wishes it."""
-        return self.deadline < math.inf
+    def at(self) -> float:
+        """From when on, monotonic seconds."""
+        return self.asked.at if self.asked else -math.inf
 
 
 class Choice:
@@ -61,7 +59,8 @@ class Choice:
         self.wanted = credentials
         self.proved: set[str] = set()
         self._fallback: Credentials | None = None
-        self._until = math.inf
+        self._ends: dict[str, float] = {}
+        """By fingerprint: when the trust of a set that was replaced ends, or has ended."""
         self._chain: Sequence[bytes] = ()
         self._grace = grace
 
@@ -79,9 +78,27 @@ class Choice:
         before, self.wanted = self.wanted, new
         if before.same(new):
             return False
+        self._ends.pop(new.set.fingerprint, None)  # Who brings it back trusts it again.
         # What has never been proved gives way to what has; before anything has, the first one stays.
         self._keep((*self._alive(now), before)[0], now, wall)
         return True
+
+    def renew(self, new: Credentials, *, now: float, wall: datetime) -> bool:
+        """Keep a newer set beside the wanted one, in the place of one of the same source that has failed.
+
+        Args:
+            new: The set.
+            now: Monotonic seconds.
+            wall: The wall clock.
+
+        Returns:
+            Whether there was one whose place it takes.
+        """
+        for kept in self._alive(now):
+            if kept.set.source is new.set.source and not kept.same(new):
+                self._keep(new, now, wall)
+                return True
+        return False
 
     def welcomed(self, over: Credentials, chain: Sequence[bytes], *, now: float, wall: datetime) -> bool:
         """Note that a set is proved.
@@ -113,7 +130,7 @@ class Choice:
 
     def ends(self, credentials: Credentials) -> float:
         """When a connection over this set ends as its trust was removed: monotonic seconds, or infinity."""
-        return math.inf if credentials.same(self.wanted) else self._until
+        return self._ends.get(credentials.set.fingerprint, math.inf)
 
     def move(
         self, using: Credentials, *, asked: ReconnectAsked | None, renewed: bool, now: float
@@ -127,7 +144,7 @@ class Choice:
             now: Monotonic seconds.
         """
         if asked is not None:
-            return Move(asked.reason, self.sets(now), asked.at, asked.deadline)
+            return Move(asked.reason, self.sets(now), asked)
         if renewed:
             return Move("the spool began a new epoch", self.sets(now))
         if not using.same(self.wanted):
@@ -136,16 +153,22 @@ class Choice:
         return None
 
     def _alive(self, now: float) -> tuple[Credentials, ...]:
-        return (self._fallback,) if self._fallback is not None and now < self._until else ()
+        fallback = self._fallback
+        return (fallback,) if fallback is not None and now < self.ends(fallback) else ()
 
     def _keep(self, fallback: Credentials, now: float, wall: datetime) -> None:
         """Keep a set beside the wanted one, unless it is that; for ever or until its trust ends."""
         if fallback.same(self.wanted):
-            self._fallback, self._until = None, math.inf
+            self._fallback = None
             return
-        earlier = self._until if self._fallback is not None and fallback.same(self._fallback) else math.inf
         self._fallback = fallback
+        fingerprint = fallback.set.fingerprint
         removed = fallback.set.source is self.wanted.set.source and not still_trusts(
             self.wanted.set, self._chain, now=wall
         )
-        self._until = min(earlier, now + self._grace) if removed else math.inf
+        if removed:
+            # Also where it has ended already, and an attempt that began before was welcomed after: the
+            # grace is one.
+            self._ends.setdefault(fingerprint, now + self._grace)
+        else:
+            self._ends.pop(fingerprint, None)

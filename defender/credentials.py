@@ -23,7 +23,7 @@ from common.certificates import (
     Role,
     Source,
     client_context,
-    judge,
+    judge_files,
     read_files,
 )
 from common.errors import CertificateSetError, ExpiredError, NoCertificatesError
@@ -97,7 +97,8 @@ class CredentialSource:
         self._given = FileSet.from_bytes(Role.DEFENDER_CLIENT, secrets) if secrets else None
         self._directory = data_folder / FOLDER
         self._minimum = tls_minimum
-        self._seen = ""
+        self._seen = ""  # the fingerprint of what was used last
+        self._told = ""  # and of what was refused last
 
     @property
     def place(self) -> str:
@@ -122,7 +123,7 @@ class CredentialSource:
                 "host, or GET /api/v1/defenders/install-bundle?consoleaddr=HOST) and start with "
                 "INSTALL_BUNDLE set to it",
             )
-        judgement = judge(files, now=now, source=Source.GENERATED)
+        judgement = judge_files(files, now=now, source=Source.GENERATED)
         for warning in judgement.warnings:
             log.warning("%s: %s", self.place, warning)
         return self._credentials(judgement)
@@ -130,20 +131,27 @@ class CredentialSource:
     def reload(self, now: datetime) -> Credentials | Sequence[str] | None:
         """The set again, if its files have changed: a deployment may have brought others.
 
+        A set that can't be used is judged at each call (it may be valid later, or the host has had a trouble
+        of its own), but its faults are returned once.
+
         Returns:
-            The new credentials, or what is wrong with them, or None if nothing changed since the last look.
+            The new credentials, or what is wrong with them, or None if there is nothing new.
         """
         if self._given is not None:
             return None
         files = self._files()
-        if files.fingerprint == self._seen or files.missing:
+        if files.missing:
             return None
-        self._seen = files.fingerprint
-        judgement = judge(files, now=now, source=Source.GENERATED)
+        if files.fingerprint == self._seen:
+            self._told = ""
+            return None
         try:
-            return self._credentials(judgement)
+            found = self._credentials(judge_files(files, now=now, source=Source.GENERATED))
         except CertificateSetError as error:
-            return [str(fault) for fault in error.faults]
+            told, self._told = self._told, files.fingerprint
+            return None if told == self._told else [str(fault) for fault in error.faults]
+        self._seen, self._told = files.fingerprint, ""
+        return found
 
     def _files(self) -> FileSet:
         return self._given or read_files(self._directory, Role.DEFENDER_CLIENT)

@@ -14,6 +14,7 @@ from common.clock import Clock, SystemClock
 from common.errors import CertificateSetError, CustomCertificatesError, GarrisonError, UsageError
 from common.logging import JSONFormatter, LogFormat, TextFormatter, configure_logging
 from common.protocol import CloseCode, SpoolState
+from common.threads import in_thread
 from defender.agent import STOP_BOUND, Agent, Ending
 from defender.causes import Failure
 from defender.check import Bystander, Proof, prove
@@ -61,6 +62,7 @@ async def _serve(settings: DefenderSettings, journal: Journal, clock: Clock) -> 
     source = _source(settings)
 
     def use(credentials: Credentials) -> None:
+        # There is one by then: the watcher says first what it begins with, and follows when it runs.
         agent.offer(credentials)
 
     watcher = _watcher(settings, clock, use)
@@ -83,7 +85,7 @@ async def _serve(settings: DefenderSettings, journal: Journal, clock: Clock) -> 
         # What the start made lives as long as the process: no collection need look at it again.
         gc.collect()
         gc.freeze()
-        return await agent.run(*([watcher.run()] if watcher.mounted else []))
+        return await agent.run(watcher.run())
 
 
 def _watcher(settings: DefenderSettings, clock: Clock, use: Callable[[Credentials], None]) -> Watcher:
@@ -108,7 +110,10 @@ async def _first(
         GarrisonError: if there is none to use.
     """
     custom = (await watcher.start()).get(Role.DEFENDER_CLIENT)
-    return _custom(settings, custom) if custom else source.load(clock.now())
+    if custom:
+        return _custom(settings, custom)
+    # A volume that doesn't answer would keep this thread from a signal.
+    return await in_thread(lambda: source.load(clock.now()), name="deployment")
 
 
 def _custom(settings: DefenderSettings, set_: CertificateSet) -> Credentials:

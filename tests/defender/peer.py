@@ -1,31 +1,13 @@
 """A Console to test against: real TLS on the real listener, the protocol's other end, a store in memory."""
 
 import asyncio
-import logging
 import os
-import random
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import cast
 
-from common.bundle import Bundle, encode_bundle
-from common.certificates import (
-    FILES,
-    P256,
-    Authority,
-    FileSet,
-    Issued,
-    Role,
-    Source,
-    judge,
-    parse_san,
-    server_context,
-)
-from common.clock import SystemClock
 from common.protocol import (
     MAX_MESSAGE_BYTES,
     SUBPROTOCOL,
@@ -55,16 +37,8 @@ from common.transport import (
     WebSocketConnection,
     server_factory,
 )
-from defender.agent import Agent, Ending
-from defender.connection import Dialer
-from defender.credentials import Credentials, CredentialSource
-from defender.identity import InstanceKey, load_or_create
-from defender.journal import Journal
-from defender.resolve import Resolver
-from defender.settings import Address, DefenderSettings
-from defender.spool import Bounds, Spool
+from tests.defender.pki import Pki
 
-DAY = timedelta(days=1)
 PATIENCE = 15.0
 
 
@@ -73,121 +47,6 @@ async def eventually(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.005)
-
-
-@dataclass(frozen=True, slots=True)
-class Pki:
-    """A CA with what it issued to a Console and to a Defender."""
-
-    authority: Authority
-    server: Issued
-    client: Issued
-
-    @classmethod
-    def create(
-        cls,
-        *,
-        san: str = "DNS:localhost IP:127.0.0.1",
-        server_ends: timedelta = 30 * DAY,
-        client_ends: timedelta = 30 * DAY,
-        server_role: Role = Role.DEFENDER_SERVER,
-        client_role: Role = Role.DEFENDER_CLIENT,
-        authority: Authority | None = None,
-        client_authority: Authority | None = None,
-    ) -> "Pki":
-        now = datetime.now(UTC)
-        authority = authority or Authority.create("Test CA", now=now - 5 * DAY, algorithm=P256)
-
-        def issue(by: Authority, role: Role, ends: timedelta) -> Issued:
-            # Issued in the past, so that an end may lie there, too; validity begins a day before.
-            return by.issue(
-                role,
-                common_name="test",
-                names=parse_san(san),
-                now=now - 3 * DAY,
-                lifetime=3 * DAY + ends,
-            )
-
-        server = issue(authority, server_role, server_ends)
-        return cls(authority, server, issue(client_authority or authority, client_role, client_ends))
-
-    def reissued(self) -> "Pki":
-        """The same CA, with new certificates and keys for both."""
-        return Pki.create(authority=self.authority)
-
-    def credentials(self, source: Source = Source.GENERATED, place: str = "the test") -> Credentials:
-        """What a Defender makes of its files."""
-        files = FileSet.from_bytes(Role.DEFENDER_CLIENT, self.defender_files())
-        judgement = judge(files, now=datetime.now(UTC), source=source)
-        assert judgement.set is not None, judgement.faults
-        return Credentials.of(judgement.set, place)
-
-    def defender_files(self, trust: Authority | None = None) -> Mapping[str, bytes]:
-        names = FILES[Role.DEFENDER_CLIENT]
-        anchors = (trust or self.authority).certificate_pem
-        if self.client.certificate.aki != self.authority.certificate.ski:
-            # The loader wants our own chain to end in our own bundle.
-            anchors += self.authority.certificate_pem
-        return {
-            names.ca or "": anchors,
-            names.certificate: self.client.chain,
-            names.key: self.client.key,
-        }
-
-    def deploy(self, data_folder: Path, extra_trust: bytes = b"") -> None:
-        """Put the Defender's files where it looks for them."""
-        folder = data_folder / "certificates"
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, pem in self.defender_files().items():
-            path = folder / name
-            path.write_bytes(pem + (extra_trust if name == "defender-ca.pem" else b""))
-            path.chmod(0o600)
-
-    def copy_custom(self, data_folder: Path, *names: str) -> Path:
-        """Put files of the Defender's, or all, into its directory of custom certificates, as `mv` does."""
-        folder = data_folder / "custom-certificates"
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, pem in self.defender_files().items():
-            if not names or name in names:
-                beside = data_folder / name
-                beside.write_bytes(pem)
-                beside.chmod(0o600)
-                beside.replace(folder / name)
-        return folder
-
-    def bundle(self) -> str:
-        return encode_bundle(Bundle(self.defender_files()))
-
-    def server_files(self) -> dict[str, bytes]:
-        names = FILES[Role.DEFENDER_SERVER]
-        return {
-            names.ca or "": self.authority.certificate_pem,
-            names.certificate: self.server.chain,
-            names.key: self.server.key,
-        }
-
-    def context(self) -> ssl.SSLContext:
-        """The listener's; one that our own judgement would refuse is built by hand."""
-        files = FileSet.from_bytes(Role.DEFENDER_SERVER, self.server_files())
-        judgement = judge(files, now=datetime.now(UTC), source=Source.GENERATED)
-        if judgement.set is not None:
-            return server_context(judgement.set)
-        return self.bare_context()
-
-    def bare_context(self, *, mutual: bool = True) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        path = f"/dev/shm/garrison-test-{os.getpid()}-{random.randrange(2**60)}.pem"
-        Path(path).touch(0o600)
-        Path(path).write_bytes(self.server.chain + self.server.key)
-        try:
-            context.load_cert_chain(path)
-        finally:
-            Path(path).unlink()
-        context.num_tickets = 0
-        if mutual:
-            context.verify_mode = ssl.CERT_REQUIRED
-            context.load_verify_locations(cadata=self.authority.certificate_pem.decode())
-        return context
 
 
 @dataclass
@@ -226,6 +85,7 @@ class Session:
         self.heard_beats = 0
         self.beside: list[Session] = []
         self.deaf = False
+        self.hello: tuple[bytes, Claims] | None = None
         self.fenced = 0
         self.presented = b""
 
@@ -236,7 +96,7 @@ class Session:
         leaf = leaf_digest(self.console.leaves[transport.get_extra_info("generation").name])
         self.end = ConsoleEnd(self.console.options, nonce=os.urandom(32), leaf=leaf)
         self.console.sessions.append(self)
-        if not self.console.silent:
+        if not self.console.silent and self.presented != self.console.ignored:
             self.do(self.end.opened(self.loop.time()))
 
     def on_message(self, data: bytes) -> None:
@@ -260,7 +120,9 @@ class Session:
                 case Close(code, reason):
                     self.connection.close(code, reason)
                 case HelloReceived(instance_key, claims):
-                    self.judge(instance_key, claims)
+                    self.hello = instance_key, claims
+                    if not self.console.pondering:
+                        self.judge(instance_key, claims)
                 case EventsReceived(epoch, first, items, dropped):
                     self.apply(epoch, first, items, dropped)
                 case FactsReceived(facts):
@@ -306,6 +168,10 @@ class Session:
     def command(self, name: str, arguments: Fields | None = None, command_id: str = "c-1") -> None:
         self.do(self.end.send_command(command_id, name, arguments or {}, self.loop.time()))
 
+    def goes_by_the_deadline(self) -> None:
+        """As time passes: one who was asked to move and said nothing by the deadline is closed."""
+        self.do(self.end.tick(self.loop.time()))
+
     def reconnect(self, slot: float = 0.0, deadline: float = 10.0) -> None:
         self.do(self.end.reconnect(slot, deadline, "the test wants it", self.loop.time()))
 
@@ -331,6 +197,8 @@ class Console:
         self.acknowledging = True
         self.superseding = True
         self.silent = False
+        self.pondering = False
+        self.ignored = b""
         self.subprotocols: tuple[str, ...] = (SUBPROTOCOL,)
         self.host = "127.0.0.1"
         self.port = 0
@@ -405,73 +273,6 @@ async def console(pki: Pki, *, heartbeat: float = 30.0) -> AsyncIterator[Console
         yield peer
     finally:
         await peer.stop()
-
-
-def settings_for(port: int, folder: Path, *, host: str = "127.0.0.1", **changes: str) -> DefenderSettings:
-    environ = {
-        "WS_ADDRESS": f"wss://{host}:{port}",
-        "DATA_FOLDER": str(folder),
-        "GARRISON_HOSTNAME": "test-host",
-        "GARRISON_CONNECT_TIMEOUT": "5s",
-        **changes,
-    }
-    return DefenderSettings.read(environ)
-
-
-class QuickRandom(random.Random):
-    """Jitter that never waits long: tests are about order, not about time."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return min(b, a + 0.02)
-
-
-class Running:
-    """An agent at work in this loop."""
-
-    def __init__(
-        self,
-        settings: DefenderSettings,
-        resolver: Resolver | None = None,
-        credentials: Credentials | None = None,
-    ) -> None:
-        self.settings = settings
-        folder = settings.data_folder
-        self.key: InstanceKey = load_or_create(folder)
-        self.spool = Spool(folder, Bounds(settings.spool_bytes, settings.spool_events))
-        self.source = CredentialSource(settings.install_bundle, folder, tls_minimum=settings.tls_minimum)
-        self.journal = Journal(logging.Formatter("%(message)s"))
-        self.agent = Agent(
-            settings,
-            key=self.key,
-            spool=self.spool,
-            source=self.source,
-            credentials=credentials or self.source.load(datetime.now(UTC)),
-            journal=self.journal,
-            dialer=Dialer(settings.address, resolver or Resolver(), patience=settings.connect_timeout),
-            clock=SystemClock(),
-            rng=QuickRandom(1),
-        )
-        self.ending: Ending | None = None
-
-
-@asynccontextmanager
-async def agent(settings: DefenderSettings, credentials: Credentials | None = None) -> AsyncIterator[Running]:
-    """An agent that runs meanwhile, and is stopped in order after."""
-    running = Running(settings, credentials=credentials)
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(running.agent.run())
-            try:
-                yield running
-            finally:
-                running.agent.stop("test over")
-        running.ending = task.result()
-    finally:
-        running.spool.close()
-
-
-def address(port: int) -> Address:
-    return Address("127.0.0.1", port)
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -19,18 +18,11 @@ from common.protocol import (
 )
 from defender.agent import Ending
 from defender.resolve import Resolver
-from tests.defender.peer import Console, Pki, Running, agent, console, eventually, settings_for
+from tests.defender.peer import Console, console, eventually
+from tests.defender.pki import Pki
+from tests.defender.running import Running, agent, custom, settings_for
 
-
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki.create()
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    with caplog.at_level(logging.INFO):
-        yield
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 async def connected(peer: Console, number: int = 1) -> None:
@@ -253,102 +245,6 @@ async def test_an_order_it_does_not_know_is_answered(pki: Pki, tmp_path: Path) -
         assert session.results["c-1"].outcome is Outcome.UNSUPPORTED
 
 
-# Moves
-
-
-async def test_it_moves_without_a_gap(pki: Pki, tmp_path: Path) -> None:
-    pki.deploy(tmp_path)
-    async with console(pki) as peer, agent(settings_for(peer.port, tmp_path)) as running:
-        await connected(peer)
-        before = peer.sessions[0]
-        peer.acknowledging = False
-        running.agent._chronicle.record(Started("on its way"))
-        before.reconnect()
-        # The new one is welcomed while the old one stands.
-        after = await peer.welcomed(2)
-        assert after.beside == [before]
-        await peer.until(lambda: before.closed is not None)
-        assert before.closed == (CloseCode.SUPERSEDED, "this Defender has a newer connection")
-        peer.acknowledging = True
-        running.agent._chronicle.record(Started("after"))
-        await peer.until(lambda: running.spool.held == 0)
-        assert after.closed is None
-        assert peer.only.types.count("started") == 3
-        assert "connectionLost" not in peer.only.types
-
-
-async def test_a_move_waits_for_its_slot(pki: Pki, tmp_path: Path) -> None:
-    pki.deploy(tmp_path)
-    async with console(pki) as peer, agent(settings_for(peer.port, tmp_path)):
-        await connected(peer)
-        loop = asyncio.get_running_loop()
-        asked = loop.time()
-        peer.sessions[0].reconnect(slot=0.4)
-        await peer.welcomed(2)
-        assert 0.39 <= loop.time() - asked < 5
-
-
-async def test_a_move_that_fails_is_said_and_the_connection_kept(
-    pki: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    pki.deploy(tmp_path)
-    async with console(pki) as peer, agent(settings_for(peer.port, tmp_path)):
-        await connected(peer)
-        session = peer.sessions[0]
-        peer.refuse = CloseCode.TRY_AGAIN
-        session.reconnect()
-        await peer.until(lambda: session.move_failures != [])
-        assert session.move_failures[0] == "busy"
-        assert session.closed is None
-        assert "the present one is kept" in caplog.text
-        peer.refuse = None
-        # It goes on trying, as long as the old one stands.
-        await peer.welcomed(2)
-        await peer.until(lambda: session.closed is not None)
-
-
-async def test_a_move_that_hangs_is_said_before_its_deadline(pki: Pki, tmp_path: Path) -> None:
-    """D4a: one that tried and failed keeps what it has."""
-    pki.deploy(tmp_path)
-    async with console(pki) as peer, agent(settings_for(peer.port, tmp_path)):
-        await connected(peer)
-        session = peer.sessions[0]
-        peer.silent = True
-        session.reconnect(deadline=1.0)
-        await peer.until(lambda: session.move_failures == ["unreachable"])
-        # The Console's end would have closed it by now, had nothing been said.
-        await asyncio.sleep(0.3)
-        session.do(session.end.tick(asyncio.get_running_loop().time()))
-        assert session.closed is None
-        peer.silent = False
-        await peer.until(lambda: len(peer.sessions) >= 3)
-        peer.sessions[2].connection.abort()
-        await peer.welcomed(2)
-
-
-async def test_what_is_left_of_a_refused_move_ends_with_its_connection(pki: Pki, tmp_path: Path) -> None:
-    pki.deploy(tmp_path)
-    async with console(pki) as peer, agent(settings_for(peer.port, tmp_path)):
-        await connected(peer)
-        session = peer.sessions[0]
-        peer.refuse = CloseCode.LOCKED
-        session.reconnect()
-        await peer.until(lambda: session.move_failures == ["refused"])
-        # The next attempt is half a minute away, but there is nothing left to keep.
-        peer.refuse = None
-        session.close(CloseCode.RESTARTING)
-        await peer.welcomed(2)
-
-
-async def test_a_connection_that_ends_while_moving_is_replaced(pki: Pki, tmp_path: Path) -> None:
-    pki.deploy(tmp_path)
-    async with console(pki) as peer, agent(settings_for(peer.port, tmp_path)):
-        await connected(peer)
-        peer.sessions[0].reconnect(slot=30, deadline=40)
-        peer.sessions[0].close(CloseCode.RESTARTING)
-        await peer.welcomed(2)
-
-
 async def test_a_restored_spool_begins_a_new_epoch_and_loses_nothing(
     pki: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -397,55 +293,6 @@ async def test_a_twin_with_the_same_key_is_named(
         await connected(peer)
         peer.sessions[0].close(CloseCode.SUPERSEDED)
         await eventually(lambda: "instance-key.pem from the copy" in caplog.text)
-
-
-async def test_certificates_that_a_deployment_brings_are_used_without_a_restart(
-    tmp_path: Path, pki: Pki, caplog: pytest.LogCaptureFixture
-) -> None:
-    other = Pki.create()
-    other.deploy(tmp_path)
-    async with console(pki) as peer, agent(settings_for(peer.port, tmp_path)):
-        await peer.until(lambda: peer.handshake_failures != [])
-        await eventually(lambda: "CA that is not trusted here" in caplog.text)
-        pki.deploy(tmp_path)
-        await connected(peer)
-        loaded = [
-            event.fingerprint
-            for event in map(details, peer.only.events)
-            if isinstance(event, CertificateLoaded)
-        ]
-        assert loaded == [other.client.certificate.fingerprint, pki.client.certificate.fingerprint]
-
-
-async def test_bad_certificates_that_a_deployment_brings_are_rejected_once(
-    tmp_path: Path, pki: Pki, caplog: pytest.LogCaptureFixture
-) -> None:
-    other = Pki.create()
-    other.deploy(tmp_path)
-    async with console(pki) as peer, agent(settings_for(peer.port, tmp_path)) as running:
-        await peer.until(lambda: peer.handshake_failures != [])
-        (tmp_path / "certificates" / "defender-client-key.pem").write_bytes(b"half")
-        await eventually(lambda: "cannot be used" in caplog.text)
-        failures = running.agent._backoff.failures
-        await eventually(lambda: running.agent._backoff.failures >= failures + 3)
-        pki.deploy(tmp_path)
-        await connected(peer)
-        assert peer.only.types.count("certificateRejected") == 1
-
-
-async def test_a_new_epoch_while_it_runs_takes_a_new_connection(pki: Pki, tmp_path: Path) -> None:
-    pki.deploy(tmp_path)
-    async with console(pki) as peer, agent(settings_for(peer.port, tmp_path)) as running:
-        await connected(peer)
-        await eventually(lambda: running.spool.held == 0)
-        running.spool.renew()
-        running.agent._chronicle.record(Started("in the new epoch"))
-        await peer.welcomed(2)
-        await peer.until(lambda: running.spool.held == 0)
-        epoch = running.spool.position.epoch
-        assert [details(event) for event in peer.only.applied[epoch].values()] == [
-            Started("in the new epoch")
-        ]
 
 
 async def test_what_the_disk_refused_goes_with_a_later_heartbeat(
@@ -539,4 +386,35 @@ async def test_a_bug_in_the_agent_is_not_hidden(pki: Pki, tmp_path: Path) -> Non
     with pytest.raises(ExceptionGroup) as caught:
         await running.agent.run()
     assert caught.group_contains(TypeError)
+    running.spool.close()
+
+
+# What runs beside it
+
+
+async def test_what_runs_beside_ends_with_it(pki: Pki, tmp_path: Path) -> None:
+    running = Running(settings_for(1, tmp_path), credentials=custom(pki))
+    ended = asyncio.Event()
+
+    async def beside() -> None:
+        try:
+            running.agent.stop("as it runs")
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.set()
+
+    assert await running.agent.run(beside()) is Ending.STOPPED
+    assert ended.is_set()
+    running.spool.close()
+
+
+async def test_a_bug_beside_it_is_not_hidden(pki: Pki, tmp_path: Path) -> None:
+    running = Running(settings_for(1, tmp_path), credentials=custom(pki))
+
+    async def beside() -> None:
+        raise LookupError("a bug")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await running.agent.run(beside())
+    assert caught.group_contains(LookupError)
     running.spool.close()

@@ -19,4 +19,7 @@ def test_every_cause_has_a_code_and_a_remedy(cause: Cause) -> None:
 def test_a_failure_reads_as_fault_and_remedy() -> None:
     failure = Failure(Cause.WRONG_NAME, "the Console's certificate does not name x")
     assert str(failure).startswith("the Console's certificate does not name x; add the name")
+    # The generated certificate is made with an option, the operator's own are issued.
+    assert "CONSOLE_SAN" in failure.remedy
+    assert "custom-certificates" in failure.remedy
     assert failure.remedy == REMEDIES[Cause.WRONG_NAME]

@@ -19,14 +19,10 @@ from defender.connection import Dialer
 from defender.credentials import Credentials, CredentialSource
 from defender.resolve import Resolver
 from defender.settings import Address
-from tests.defender.peer import DAY, Pki, console, tcp_server
+from tests.defender.peer import console, tcp_server
+from tests.defender.pki import DAY, Pki
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]
-
-
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki.create()
 
 
 def credentials_of(pki: Pki, folder: Path, *, now: datetime | None = None) -> Credentials:

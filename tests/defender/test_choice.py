@@ -10,7 +10,7 @@ from common.certificates import Source
 from common.protocol import ReconnectAsked
 from defender.choice import Choice
 from defender.credentials import Credentials
-from tests.defender.peer import Pki
+from tests.defender.pki import Pki
 
 NOW: Final = datetime.now(UTC)
 GRACE: Final = 300.0
@@ -99,6 +99,26 @@ def test_the_same_set_from_elsewhere_is_no_other_but_counts_as_found_there() -> 
     assert made.ends(copied) == 10.0 + GRACE
 
 
+# What a deployment brings
+
+
+def test_the_fallback_is_renewed_by_a_set_of_its_source() -> None:
+    made = choice(GENERATED_SET)
+    offered(made, CUSTOM_SET)
+    newer = _OTHER.reissued().credentials(GENERATED)
+    assert made.renew(newer, now=20.0, wall=NOW)
+    assert made.sets(1e9) == (CUSTOM_SET, newer)
+    assert not made.renew(newer, now=20.0, wall=NOW)
+    assert not made.renew(RENEWED, now=20.0, wall=NOW)
+    assert made.sets(1e9) == (CUSTOM_SET, newer)
+
+
+def test_where_there_is_no_fallback_none_is_made() -> None:
+    made = choice(CUSTOM_SET)
+    assert not made.renew(GENERATED_SET, now=20.0, wall=NOW)
+    assert made.sets(20.0) == (CUSTOM_SET,)
+
+
 # Removed trust
 
 
@@ -138,6 +158,37 @@ def test_a_grace_is_not_prolonged_by_yet_another_set() -> None:
     assert made.ends(CUSTOM_SET) == 10.0 + GRACE
 
 
+def test_what_is_welcomed_after_its_end_has_no_second_grace() -> None:
+    """The attempt began before."""
+    made = choice(CUSTOM_SET)
+    offered(made, ELSEWHERE, now=10.0)
+    late = made.sets(10.0 + GRACE - 1)[1]
+    offered(made, _OTHER.reissued().credentials(CUSTOM), now=10.0 + GRACE + 1)
+    made.welcomed(late, CONSOLE, now=10.0 + GRACE + 2, wall=NOW)
+    assert made.ends(late) == 10.0 + GRACE
+    assert made.sets(10.0 + GRACE + 2) == (made.wanted,)
+
+
+def test_a_connection_that_is_ending_is_not_prolonged_by_another_set() -> None:
+    """It takes a moment to close; what is offered meanwhile has an end of its own."""
+    made = choice(CUSTOM_SET)
+    offered(made, ELSEWHERE, now=10.0)
+    offered(made, _OTHER.reissued().credentials(CUSTOM), now=10.0 + GRACE + 1)
+    assert made.ends(CUSTOM_SET) == 10.0 + GRACE
+    assert made.ends(ELSEWHERE) == 10.0 + GRACE + 1 + GRACE
+
+
+def test_a_set_that_is_brought_back_after_its_end_is_trusted_again() -> None:
+    made = choice(CUSTOM_SET)
+    offered(made, ELSEWHERE, now=10.0)
+    offered(made, CUSTOM_SET, now=10.0 + GRACE + 1)
+    assert made.ends(CUSTOM_SET) == math.inf
+    made.welcomed(CUSTOM_SET, CONSOLE, now=1000.0, wall=NOW)
+    # And if it is removed once more, it has a grace once more.
+    offered(made, ELSEWHERE, now=2000.0)
+    assert made.ends(CUSTOM_SET) == 2000.0 + GRACE
+
+
 def test_trust_that_is_given_back_has_no_end() -> None:
     made = choice(CUSTOM_SET)
     offered(made, ELSEWHERE)
@@ -171,12 +222,12 @@ def test_the_console_asks_first_then_the_spool_then_the_certificates() -> None:
     asked = ReconnectAsked(20.0, 30.0, "a drain")
     move = made.move(GENERATED_SET, asked=asked, renewed=True, now=10.0)
     assert move is not None
-    assert (move.reason, move.at, move.deadline, move.asked) == ("a drain", 20.0, 30.0, True)
+    assert (move.reason, move.at, move.asked) == ("a drain", 20.0, asked)
     assert move.sets == (CUSTOM_SET, GENERATED_SET)
     move = made.move(GENERATED_SET, asked=None, renewed=True, now=10.0)
     assert move is not None
     assert (move.reason, move.sets) == ("the spool began a new epoch", (CUSTOM_SET, GENERATED_SET))
-    assert (move.at, move.asked) == (-math.inf, False)
+    assert (move.at, move.asked) == (-math.inf, None)
     move = made.move(GENERATED_SET, asked=None, renewed=False, now=10.0)
     assert move is not None
     # Another connection over the set that it is made with already would be worth nothing.

@@ -19,7 +19,7 @@ from defender.causes import Cause, Failure
 from defender.chronicle import Chronicle
 from defender.settings import Address
 from defender.spool import Spool
-from tests.defender.peer import Pki
+from tests.defender.pki import Pki
 
 REFUSED = Failure(Cause.UNREACHABLE, "connection refused")
 

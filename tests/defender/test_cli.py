@@ -13,12 +13,7 @@ import pytest
 from common.cli import main
 from defender.causes import ExitCode
 from defender.cli import _stop_early
-from tests.defender.peer import Pki
-
-
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki.create()
+from tests.defender.pki import Pki
 
 
 @pytest.fixture(autouse=True)

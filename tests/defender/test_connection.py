@@ -15,12 +15,8 @@ from defender.connection import Dialer, Link
 from defender.identity import load_or_create
 from defender.resolve import Resolver
 from defender.settings import Address
-from tests.defender.peer import Console, Pki, console, eventually
-
-
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki.create()
+from tests.defender.peer import Console, console, eventually
+from tests.defender.pki import Pki
 
 
 class Recorder:
@@ -98,6 +94,29 @@ async def test_a_hello_that_is_cut_off_leaves_no_connection(pki: Pki, tmp_path: 
             await peer.until(lambda: len(peer.sessions) == 1)
             task.cancel()
         await peer.until(lambda: peer.sessions[0].closed is not None)
+
+
+async def test_one_that_is_welcomed_is_its_owners_even_if_who_opened_it_is_cancelled(
+    pki: Pki, tmp_path: Path
+) -> None:
+    async with console(pki) as peer:
+        opening: list[asyncio.Task[Failure | None]] = []
+
+        class Hasty(Recorder):
+            def on_welcome(self, link: Link, welcome: Welcome) -> None:
+                super().on_welcome(link, welcome)
+                opening[0].cancel()
+
+        link = await new_link(pki, tmp_path, Hasty())
+        dialer = Dialer(Address("127.0.0.1", peer.port), Resolver(), patience=5)
+        opening.append(asyncio.ensure_future(link.open(dialer)))
+        with pytest.raises(asyncio.CancelledError):
+            await opening[0]
+        peer.sessions[0].command("reportState")
+        await peer.until(lambda: "c-1" in peer.sessions[0].results)
+        assert not link.ended.done()
+        link.close(CloseCode.NORMAL, "done")
+        assert (await link.ended).code == CloseCode.NORMAL
 
 
 async def test_what_happens_is_told(pki: Pki, tmp_path: Path) -> None:

@@ -6,17 +6,12 @@ from pathlib import Path
 import pytest
 
 from common.bundle import Bundle, encode_bundle
-from common.certificates import Role, Source
+from common.certificates import Fault, FaultKind, Judgement, Role, Source, loader
 from common.errors import BundleError, CertificateSetError, ExpiredError, NoCertificatesError
 from defender.credentials import Credentials, CredentialSource
-from tests.defender.peer import DAY, Pki
+from tests.defender.pki import DAY, Pki
 
 NOW = datetime.now(UTC)
-
-
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki.create()
 
 
 def test_files_are_judged_and_made_a_context(pki: Pki, tmp_path: Path) -> None:
@@ -149,3 +144,61 @@ def test_a_reload_waits_for_a_whole_set_and_names_each_bad_one_once(pki: Pki, tm
     assert not isinstance(found, Credentials)
     assert any("defender-client-key.pem" in fault for fault in found)
     assert source.reload(NOW) is None
+
+
+def test_what_is_not_valid_yet_is_said_once_and_taken_once_it_is(pki: Pki, tmp_path: Path) -> None:
+    pki.deploy(tmp_path)
+    source = CredentialSource("", tmp_path)
+    source.load(NOW)
+    other = Pki.create()
+    other.deploy(tmp_path)
+    early = NOW - 400 * DAY
+    found = source.reload(early)
+    assert isinstance(found, list)
+    assert any("valid" in fault for fault in found)
+    assert source.reload(early) is None
+    later = source.reload(NOW)
+    assert isinstance(later, Credentials)
+    assert later.set.leaf.fingerprint == other.client.certificate.fingerprint
+
+
+def test_what_the_host_was_too_short_of_something_for_is_tried_again(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pki.deploy(tmp_path)
+    source = CredentialSource("", tmp_path)
+    source.load(NOW)
+    pki.reissued().deploy(tmp_path)
+    with monkeypatch.context() as short:
+
+        def refuse(*_: object, **__: object) -> Credentials:
+            raise CertificateSetError("the set", ["too many open files"])
+
+        short.setattr(Credentials, "of", refuse)
+        assert source.reload(NOW) == ["too many open files"]
+        assert source.reload(NOW) is None
+    assert isinstance(source.reload(NOW), Credentials)
+
+
+def test_what_was_mended_and_is_spoiled_again_is_named_again(pki: Pki, tmp_path: Path) -> None:
+    pki.deploy(tmp_path)
+    source = CredentialSource("", tmp_path)
+    source.load(NOW)
+    key = tmp_path / "certificates" / "defender-client-key.pem"
+    for _ in range(2):
+        key.write_bytes(b"half a key")
+        assert isinstance(source.reload(NOW), list)
+        pki.deploy(tmp_path)
+        assert source.reload(NOW) is None
+
+
+def test_openssl_is_asked_too(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pki.deploy(tmp_path)
+    source = CredentialSource("", tmp_path)
+    source.load(NOW)
+    fault = Fault("defender-client-cert.pem", FaultKind.UNTRUSTED, "OpenSSL refuses it", "issue it again")
+    monkeypatch.setattr(loader, "confirmed", lambda _: Judgement(None, (fault,)))
+    with pytest.raises(CertificateSetError, match="OpenSSL refuses it"):
+        source.load(NOW)
+    pki.reissued().deploy(tmp_path)
+    assert source.reload(NOW) == [str(fault)]

@@ -3,7 +3,6 @@ from pathlib import Path
 from typing import cast
 
 import msgspec
-import pytest
 
 from common.certificates import Source
 from common.protocol import Fields
@@ -12,13 +11,9 @@ from defender.credentials import CredentialSource
 from defender.identity import load_or_create
 from defender.report import state_report
 from defender.spool import Spool
-from tests.defender.peer import Pki, settings_for
+from tests.defender.pki import Pki
+from tests.defender.running import settings_for
 from tests.defender.test_connection import Recorder, new_link
-
-
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki.create()
 
 
 async def test_a_report_is_flat_and_holds_no_secret(pki: Pki, tmp_path: Path) -> None:

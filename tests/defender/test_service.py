@@ -19,14 +19,10 @@ import pytest
 from common.protocol import CloseCode, details
 from common.protocol.events import Stopped
 from defender.causes import ExitCode
-from tests.defender.peer import PATIENCE, Console, Pki, console, eventually, tcp_server
+from tests.defender.peer import PATIENCE, Console, console, eventually, tcp_server
+from tests.defender.pki import Pki
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki.create()
 
 
 def environment(port: int, folder: Path, **changes: str) -> dict[str, str]:
@@ -376,28 +372,37 @@ async def test_a_check_is_made_with_the_custom_set(pki: Pki, tmp_path: Path) -> 
 
 
 HANGING = """
-import asyncio, sys
-from common.certificates import Watcher
+import os, sys, time
 from common.cli import main
 
-async def hang(self):
-    print("it hangs", file=sys.stderr, flush=True)
-    await asyncio.get_running_loop().create_future()
+place, open_ = sys.argv[1], os.open
 
-Watcher.start = hang
+def hang(path, *arguments, **more):
+    if str(path) != place:
+        return open_(path, *arguments, **more)
+    print("it hangs", file=sys.stderr, flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:  # no signal ends a read from a file server that is gone
+            pass
+
+os.open = hang
 main(["defender", "run"])
 """
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-async def test_a_signal_ends_it_while_it_waits_for_the_directory(
-    tmp_path: Path, number: signal.Signals, code: int
+@pytest.mark.parametrize("place", ["custom-certificates", "certificates"])
+async def test_a_signal_ends_it_while_a_directory_does_not_answer(
+    tmp_path: Path, number: signal.Signals, code: int, place: str
 ) -> None:
     """A volume that doesn't answer makes no process that can only be killed."""
+    (tmp_path / place).mkdir()
     environ = environment(1, tmp_path)
-    async with launched(("-c", HANGING), environ) as process:
+    async with launched(("-c", HANGING, str(tmp_path / place)), environ) as process:
         await eventually(lambda: "it hangs" in process.log)
         process.process.send_signal(number)
         assert await process.ended() == code
     assert "Traceback" not in process.log
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / place]

@@ -1,73 +1,31 @@
 """An agent whose certificates are replaced while it runs, against a Console that has its own pace."""
 
 import asyncio
-import logging
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from common.certificates import Source
-from common.protocol import CertificateLoaded, CertificateProved, CloseCode, Outcome, Started, details
-from common.protocol.messages import Ack, encode
-from defender import agent as agent_module
-from defender.agent import Ending
+from common.protocol import (
+    CertificateLoaded,
+    CertificateProved,
+    CloseCode,
+    Started,
+    details,
+)
 from defender.causes import Failure
 from defender.connection import Link
 from defender.credentials import Credentials
-from tests.defender.peer import Console, Pki, Running, Session, agent, console, eventually, settings_for
+from tests.defender.peer import console, eventually
+from tests.defender.pki import Pki
+from tests.defender.running import agent, connected, custom, is_moving_in_vain, over, settings_for
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
 
 CUSTOM = Source.CUSTOM
-
-
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki.create()
-
-
-@pytest.fixture(scope="module")
-def renewed(pki: Pki) -> Pki:
-    """New certificates of the same CA."""
-    return pki.reissued()
-
-
-@pytest.fixture(scope="module")
-def elsewhere() -> Pki:
-    """Another CA altogether."""
-    return Pki.create()
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    with caplog.at_level(logging.INFO):
-        yield
-
-
-def custom(pki: Pki) -> Credentials:
-    return pki.credentials(CUSTOM, "custom-certificates")
-
-
-async def connected(peer: Console, number: int = 1) -> Session:
-    session = await peer.welcomed(number)
-    await peer.until(lambda: session.facts is not None)
-    return session
-
-
-async def over(peer: Console, pki: Pki) -> Session:
-    """The first session that was made with these certificates."""
-
-    def found() -> list[Session]:
-        ours = pki.client.certificate.der
-        return [one for one in peer.open_sessions() if one.presented == ours and one.facts]
-
-    await peer.until(lambda: bool(found()))
-    return found()[0]
-
-
-def is_moving_in_vain(caplog: pytest.LogCaptureFixture) -> bool:
-    return "Cannot move to a new connection, the present one is kept" in caplog.text
 
 
 # With a connection
@@ -235,7 +193,8 @@ async def test_while_the_new_set_is_not_proved_the_one_before_brings_it_back(
         await peer.start()
         again = await connected(peer, 2)
         assert again.presented == pki.client.certificate.der
-        assert "Cannot connect with the certificates of custom-certificates: " in caplog.text
+        leaf = elsewhere.client.certificate.fingerprint
+        assert f"Cannot connect with certificate {leaf[:16]} from custom-certificates: " in caplog.text
         # The Console has its files, too, when it comes back the next time.
         await peer.stop()
         await peer.start(elsewhere)
@@ -246,6 +205,19 @@ async def test_while_the_new_set_is_not_proved_the_one_before_brings_it_back(
         # What was proved has no fallback any more.
         await eventually(lambda: running.agent._backoff.failures >= failures + 2)
         assert len([one for one in peer.open_sessions() if one.presented == pki.client.certificate.der]) == 2
+
+
+async def test_two_sets_of_one_directory_are_told_apart(
+    pki: Pki, renewed: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with console(pki) as peer, agent(settings_for(peer.port, tmp_path), custom(pki)) as running:
+        await connected(peer)
+        await peer.stop()
+        running.agent.offer(custom(renewed))
+        leaves = [each.client.certificate.fingerprint[:16] for each in (pki, renewed)]
+        said = [f"Cannot connect with certificate {leaf} from custom-certificates: " for leaf in leaves]
+        await eventually(lambda: all(words in caplog.text for words in said))
+        await peer.start()
 
 
 async def test_who_is_asked_to_stay_away_does_not_come_with_another_set(
@@ -274,9 +246,9 @@ async def test_what_has_just_failed_is_not_tried_again_at_once(
         opened: list[tuple[float, bool]] = []
         open_ = running.agent._open
 
-        async def noted(credentials: Credentials, until: float | None) -> Link | Failure:
+        async def noted(credentials: Credentials) -> Link | Failure:
             opened.append((loop.time(), credentials.set.source is CUSTOM))
-            return await open_(credentials, until)
+            return await open_(credentials)
 
         running.agent._open = noted  # type: ignore[method-assign]
         peer.sessions[0].connection.abort()
@@ -286,149 +258,6 @@ async def test_what_has_just_failed_is_not_tried_again_at_once(
         (before, by_fallback), (after, by_wanted) = opened[seen - 1 : seen + 1]
         assert (by_fallback, by_wanted) == (False, True)
         assert after - before >= 0.02
-
-
-# Trust that is removed
-
-
-async def test_a_connection_ends_when_the_grace_of_its_trust_is_over(
-    pki: Pki, elsewhere: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with console(pki) as peer:
-        settings = settings_for(peer.port, tmp_path, GARRISON_REMOVED_TRUST_GRACE="1s")
-        async with agent(settings, custom(pki)) as running:
-            before = await connected(peer)
-            loop = asyncio.get_running_loop()
-            offered = loop.time()
-            running.agent.offer(custom(elsewhere))
-            await eventually(lambda: is_moving_in_vain(caplog))
-            assert before.closed is None
-            await peer.until(lambda: before.closed is not None)
-            assert loop.time() - offered >= 0.99
-            assert before.closed == (
-                CloseCode.TRUST_REMOVED,
-                "our bundle vouches for the Console no longer",
-            )
-            # From here on, the set before is not even tried.
-            await eventually(lambda: "Cannot connect: " in caplog.text)
-            assert len(peer.open_sessions()) == 1
-            peer.use(elsewhere)
-            await over(peer, elsewhere)
-    assert "Lost the Console" in caplog.text
-    assert "trust removed" in caplog.text
-
-
-async def test_without_grace_removed_trust_ends_at_once(pki: Pki, elsewhere: Pki, tmp_path: Path) -> None:
-    async with console(pki) as peer:
-        settings = settings_for(peer.port, tmp_path, GARRISON_REMOVED_TRUST_GRACE="0s")
-        async with agent(settings, custom(pki)) as running:
-            before = await connected(peer)
-            peer.use(elsewhere)
-            running.agent.offer(custom(elsewhere))
-            await peer.until(lambda: before.closed is not None)
-            assert before.closed[0] == CloseCode.TRUST_REMOVED if before.closed else None
-            await over(peer, elsewhere)
-
-
-async def test_a_change_of_source_is_no_removal(
-    pki: Pki, elsewhere: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with console(pki) as peer:
-        settings = settings_for(peer.port, tmp_path, GARRISON_REMOVED_TRUST_GRACE="0s")
-        async with agent(settings, pki.credentials()) as running:
-            before = await connected(peer)
-            running.agent.offer(custom(elsewhere))
-            await eventually(lambda: is_moving_in_vain(caplog))
-            assert before.closed is None
-            assert running.agent._trust_ends is None
-
-
-async def test_a_renewed_set_of_the_same_ca_removes_nothing(pki: Pki, renewed: Pki, tmp_path: Path) -> None:
-    async with console(pki) as peer:
-        settings = settings_for(peer.port, tmp_path, GARRISON_REMOVED_TRUST_GRACE="0s")
-        async with agent(settings, custom(pki)) as running:
-            before = await connected(peer)
-            running.agent.offer(custom(renewed))
-            await over(peer, renewed)
-            await peer.until(lambda: before.closed is not None)
-            assert before.closed is not None
-            assert before.closed[0] == CloseCode.SUPERSEDED
-
-
-# The connection that was replaced
-
-
-async def test_a_replaced_connection_answers_what_was_asked_on_it(
-    pki: Pki, renewed: Pki, tmp_path: Path
-) -> None:
-    async with console(pki) as peer, agent(settings_for(peer.port, tmp_path), custom(pki)) as running:
-        before = await connected(peer)
-        peer.superseding = False
-        running.agent.offer(custom(renewed))
-        after = await over(peer, renewed)
-        running.agent._chronicle.record(Started("after"))
-        before.command("fetchLogs", {"lines": 1})
-        await peer.until(lambda: "c-1" in before.results)
-        assert before.results["c-1"].outcome is Outcome.OK
-        await peer.until(lambda: running.spool.held == 0)
-        # Events take the new one only; the Console closes the old one when it is done with it.
-        assert before.fenced == 0
-        assert before.closed is None
-        peer.superseding = True
-        before.superseded()
-        await peer.until(lambda: before.closed is not None)
-        assert after.closed is None
-        assert running.agent._leaving == set()
-        assert "connectionLost" not in peer.only.types
-
-
-async def test_a_replaced_connection_that_the_console_forgets_is_closed(
-    pki: Pki, renewed: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(agent_module, "REPLACED_BOUND", 0.1)
-    async with console(pki) as peer, agent(settings_for(peer.port, tmp_path), custom(pki)) as running:
-        before = await connected(peer)
-        peer.superseding = False
-        running.agent.offer(custom(renewed))
-        await over(peer, renewed)
-        await peer.until(lambda: before.closed is not None)
-        assert before.closed == (CloseCode.NORMAL, "moved")
-
-
-async def test_an_acknowledgement_on_it_counts_no_more(pki: Pki, renewed: Pki, tmp_path: Path) -> None:
-    """What the Console has, it says on the newer one: what is forgotten here can't be sent there."""
-    async with console(pki) as peer, agent(settings_for(peer.port, tmp_path), custom(pki)) as running:
-        before = await connected(peer)
-        peer.superseding = False
-        peer.acknowledging = False
-        await peer.until(lambda: "certificateProved" in peer.only.types)
-        before.deaf = True
-        running.agent._chronicle.record(Started("sent, and never arrived"))
-        sent = running.spool.position.next - 1
-        running.agent.offer(custom(renewed))
-        after = await over(peer, renewed)
-        await peer.until(lambda: peer.only_types("certificateProved") == 2)
-        held = running.spool.held
-        before.deaf = False
-        before.connection.send(encode(Ack(before.end.epoch, sent)))
-        before.command("reportState")
-        await peer.until(lambda: "c-1" in before.results)
-        assert running.spool.held == held > 0
-        after.acknowledge_all()
-        await peer.until(lambda: running.spool.held == 0)
-
-
-async def test_an_order_to_restart_on_it_is_answered_and_done(pki: Pki, renewed: Pki, tmp_path: Path) -> None:
-    async with console(pki) as peer:
-        async with agent(settings_for(peer.port, tmp_path), custom(pki)) as running:
-            before = await connected(peer)
-            peer.superseding = False
-            running.agent.offer(custom(renewed))
-            await over(peer, renewed)
-            before.command("restart")
-            await peer.until(lambda: before.closed is not None)
-            assert before.results["c-1"].outcome is Outcome.OK
-        assert running.ending is Ending.RESTART
 
 
 # All of it together
@@ -506,45 +335,3 @@ async def test_the_console_is_told_of_both_sets(
         # Proved, it is the only one.
         assert after.facts is not None
         assert [(held.source, held.proved) for held in after.facts.certificates] == [("custom", True)]
-
-
-# Where they come from
-
-
-async def test_generated_certificates_are_not_looked_for_beside_the_operators_own(
-    pki: Pki, elsewhere: Pki, tmp_path: Path
-) -> None:
-    async with console(pki) as peer, agent(settings_for(peer.port, tmp_path), custom(elsewhere)) as running:
-        await eventually(lambda: running.agent._backoff.failures >= 2)
-        pki.deploy(tmp_path)
-        failures = running.agent._backoff.failures
-        await eventually(lambda: running.agent._backoff.failures >= failures + 2)
-        assert peer.open_sessions() == []
-
-
-async def test_what_runs_beside_ends_with_it(pki: Pki, tmp_path: Path) -> None:
-    running = Running(settings_for(1, tmp_path), credentials=custom(pki))
-    ended = asyncio.Event()
-
-    async def beside() -> None:
-        try:
-            running.agent.stop("as it runs")
-            await asyncio.get_running_loop().create_future()
-        finally:
-            ended.set()
-
-    assert await running.agent.run(beside()) is Ending.STOPPED
-    assert ended.is_set()
-    running.spool.close()
-
-
-async def test_a_bug_beside_it_is_not_hidden(pki: Pki, tmp_path: Path) -> None:
-    running = Running(settings_for(1, tmp_path), credentials=custom(pki))
-
-    async def beside() -> None:
-        raise LookupError("a bug")
-
-    with pytest.raises(ExceptionGroup) as caught:
-        await running.agent.run(beside())
-    assert caught.group_contains(LookupError)
-    running.spool.close()
