@@ -116,8 +116,9 @@ class Followed:
         """The leaves that were put in force."""
         return [name for _, name in self.used]
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + BOUND
+    async def until(self, condition: Callable[[], object], *, more: float = 0.0) -> None:
+        """Wait for it, within BOUND and `more` seconds."""
+        deadline = time.monotonic() + BOUND + more
         while not condition():
             assert self.task is not None
             if self.task.done():
