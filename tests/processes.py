@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import signal
@@ -11,6 +10,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+from console.control import ask
 
 PATIENCE = 30.0
 
@@ -118,15 +119,13 @@ class ConsoleProcess:
     https_port: int
     websocket_port: int
 
-    async def ask(self, *arguments: str) -> Any:
-        """What `garrison console ARGUMENTS --json` prints."""
-        code, output, errors = await run("console", *arguments, "--json", DATA_FOLDER=str(self.data))
-        assert code == 0, errors
-        return json.loads(output)
+    async def ask(self, command: str, **arguments: str) -> Any:
+        """What `garrison console COMMAND --json` prints, asked as it asks, but without a Python start."""
+        return await ask(self.data, command, **arguments)
 
     async def bundle(self, address: str = "localhost") -> dict[str, str]:
         """WS_ADDRESS and INSTALL_BUNDLE for a Defender."""
-        answer = await self.ask("install-bundle", "--address", address)
+        answer = await self.ask("install-bundle", address=address, type="serverLinux")
         return {"WS_ADDRESS": answer["wsAddress"], "INSTALL_BUNDLE": answer["installBundle"]}
 
     async def defenders(self) -> list[dict[str, Any]]:
@@ -135,10 +134,10 @@ class ConsoleProcess:
         return found
 
     async def until(self, condition: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
-        """The Defenders, once they meet the condition. Asking takes a process: the loop needs no sleep."""
+        """The Defenders, once they meet the condition."""
         async with asyncio.timeout(PATIENCE):
             while not condition(found := await self.defenders()):
-                pass
+                await asyncio.sleep(0.05)
         return found
 
 

@@ -23,6 +23,9 @@ from tests.bench.processes import running
 from tests.bench.workshop import Workshop
 from tests.operator import Operator
 
+# The tools of the slow proofs: proved where those are.
+pytestmark = pytest.mark.slow
+
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith("..")}

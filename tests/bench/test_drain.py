@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.bench.defenders import defenders
 from tests.bench.drain import Drained, _detail, _note, drain, gaps
 from tests.bench.ledger import Account, accounts, wrong
 from tests.bench.swaps import console_with_operator
 from tests.bench.workshop import Workshop
+
+# The tools of the slow proofs: proved where those are.
+pytestmark = pytest.mark.slow
 
 DEFENDERS = 20
 GOOD, SHORT = Account("one", 3, 3, 3, 3, 0), Account("two", 3, 1, 1, 1, 0)

@@ -16,6 +16,9 @@ from tests.bench.swaps import (
 )
 from tests.bench.workshop import Workshop
 
+# The tools of the slow proofs: proved where those are.
+pytestmark = pytest.mark.slow
+
 SMALL = Scale(rounds=1, seconds=0.3, warm=0.1, idle=20, swaps=2, watch=0.5, quiet=True)
 FOUND = Latencies("with events", 1.0, (0.25, 0.5), 100, {"reset": 1}, 2)
 

@@ -11,6 +11,9 @@ from tests.bench.swaps import console_with_operator
 from tests.bench.watching import Reading, Storm, _detail, _rows, look, write_in_vain
 from tests.bench.workshop import Workshop
 
+# The tools of the slow proofs: proved where those are.
+pytestmark = pytest.mark.slow
+
 CORE = min(os.sched_getaffinity(0))
 READINGS = {
     "Console, watching": Reading(30.0, 0.02, 70 << 20),

@@ -22,6 +22,10 @@ ROTATED = {
 }
 ANY_ROTATED = r"custom certificates rotated, resetting"
 SERVERS = pytest.mark.parametrize("role", list(ROTATED))
+# Those that wait for what is told only after a while: one of them in make test, the other in make test-all.
+PATIENTLY = pytest.mark.parametrize(
+    "role", [Role.DEFENDER_SERVER, pytest.param(Role.HTTPS_SERVER, marks=pytest.mark.slow)]
+)
 
 
 @pytest.fixture
@@ -84,7 +88,7 @@ async def test_an_empty_directory_is_watched_and_generated_certificates_are_used
     assert {channel["source"] for channel in found["channels"]} == {"generated"}
 
 
-@SERVERS
+@PATIENTLY
 async def test_an_incomplete_set_is_completed_later(fleet: Fleet, operator: Operator, role: Role) -> None:
     files = operator.pki.files(role)
     last = FILES[role].key
@@ -101,7 +105,7 @@ async def test_an_incomplete_set_is_completed_later(fleet: Fleet, operator: Oper
     assert len(re.findall(ANY_ROTATED, console.process.log)) == 1
 
 
-@SERVERS
+@PATIENTLY
 async def test_a_set_that_is_completed_badly_changes_nothing_until_it_is_mended(
     fleet: Fleet, operator: Operator, role: Role
 ) -> None:
@@ -174,7 +178,7 @@ async def test_a_change_restarts_the_channel_it_belongs_to(fleet: Fleet, operato
         assert ROTATED[other(role)] not in "\n".join(console.process.lines[seen:])
 
 
-@SERVERS
+@PATIENTLY
 async def test_a_file_that_disappears_is_warned_of_once_and_costs_nothing(
     fleet: Fleet, operator: Operator, role: Role
 ) -> None:
@@ -226,6 +230,7 @@ async def test_read_access_is_enough(fleet: Fleet, operator: Operator) -> None:
     operator.directory.chmod(0o700)
 
 
+@pytest.mark.slow
 async def test_no_key_is_in_any_log(fleet: Fleet, operator: Operator, pki: PKI) -> None:
     operator.renew(Role.HTTPS_SERVER)
     console = await fleet.console(**POLL)
