@@ -92,7 +92,9 @@ class Onebox:
         for name in names:
             await self._spawn(logs, name, ["defender", "run"], self._defender_environment(name, bundle))
         await self._until_connected(names)
-        click.echo(self._welcome(), err=True)
+        found = json.loads(await self._ask_console("certs", "--json") or b'{"channels": []}')
+        custom = any(one["channel"] == "https" and one["source"] == "custom" for one in found["channels"])
+        click.echo(self._welcome(custom=custom), err=True)
 
     def _console_environment(self) -> dict[str, str]:
         return {
@@ -192,9 +194,14 @@ class Onebox:
                     self.processes[name].terminate()
             await asyncio.gather(*(_ended(self.processes[name]) for name in batch))
 
-    def _welcome(self) -> str:
+    def _welcome(self, *, custom: bool) -> str:
         url = f"https://localhost:{self.https_port}"
-        ca = self.folder / "console" / "certificates" / "ca.pem"
+        ca = "YOUR-CA.pem" if custom else str(self.folder / "console" / "certificates" / "ca.pem")
+        trust = (
+            "            its certificate is your own, from the directory below."
+            if custom
+            else "            the browser warns, because the Console made its certificate itself."
+        )
         return "\n".join(
             [
                 "",
@@ -202,7 +209,7 @@ class Onebox:
                 "",
                 f"  Open      {url}",
                 "            The first visit asks you to choose the administrator's name and password;",
-                "            the browser warns, because the Console made its certificate itself.",
+                trust,
                 f"  Trust     {ca}",
                 f"  API       curl --cacert {ca} {url}/api/v1/_ping",
                 f"  Files     {Path(sys.argv[0])} certs show {self.folder / 'console' / 'certificates'}",

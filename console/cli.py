@@ -105,9 +105,11 @@ def certs(config: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
+    from common.clock import SystemClock
     from console.fleet.lines import channel_lines
 
-    for line in (line for channel in found["channels"] for line in channel_lines(channel)):
+    now = SystemClock().now()
+    for line in (line for channel in found["channels"] for line in channel_lines(channel, now=now)):
         click.echo(printable(line))
 
 

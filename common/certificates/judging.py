@@ -73,6 +73,8 @@ def judge(files: FileSet, *, now: datetime, source: Source) -> Judgement:
     faults += check_leaf(leaf, files.role)
     faults += _check_key(files, contents, leaf)
     faults += _check_ways(files, contents, path, now)
+    if source is Source.CUSTOM and not any(fault.severity is Severity.ERROR for fault in faults):
+        faults += _check_alone(files, leaf, path)
     faults += _check_each(contents, leaf, kin, path, now)
     found = _sorted(files, faults)
     if contents.key is None or any(fault.severity is Severity.ERROR for fault in found):
@@ -216,6 +218,15 @@ def _check_ways(files: FileSet, contents: _Contents, path: Path, now: datetime) 
         case End.SELF_SIGNED if ca in files.contents and ca is not None:
             what = f"{last.place} ends the chain at {subject}, which is not in {ca}"
             yield Fault(last.file, FaultKind.UNTRUSTED, what, f"add the CA that issued the leaf to {ca}")
+
+
+def _check_alone(files: FileSet, leaf: Held, path: Path) -> Iterator[Fault]:
+    """A web certificate without its intermediate: only clients could tell, and they refuse it."""
+    if files.names.ca is None and path.end is End.NO_ISSUER and len(path.steps) == 1:
+        issuer = printable(leaf.parsed.certificate.issuer)
+        what = f"{leaf.place} comes without its issuer ({issuer}), which clients may not know"
+        remedy = "add the intermediates after the leaf, unless that issuer is the root that clients know"
+        yield Fault(leaf.file, FaultKind.UNTRUSTED, what, remedy, Severity.WARNING)
 
 
 def _sorted(files: FileSet, faults: Sequence[Fault]) -> tuple[Fault, ...]:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from common.certificates.report import remaining
+
 _STATES = {
     "absent": "holds nothing for this channel",
     "incomplete": "waits for {missing}",
@@ -13,14 +15,15 @@ _STATES = {
 }
 
 
-def channel_lines(channel: Mapping[str, Any]) -> Iterator[str]:
-    """What is said of one channel, of `report.certificates_report`'s form."""
+def channel_lines(channel: Mapping[str, Any], *, now: datetime) -> Iterator[str]:
+    """What is said of one channel, of `report.certificates_report`'s form, at `now`."""
     yield f"{channel['channel']}:"
     if channel["fingerprint"] is None:
         yield "  no certificates"
         return
     yield f"  certificates  {channel['source']}, set {channel['fingerprint'][:16]}"
-    yield f"  valid until   {_time(channel['notAfter'])}"
+    left = remaining(datetime.fromisoformat(channel["notAfter"]), now)
+    yield f"  valid until   {_time(channel['notAfter'])} ({left})"
     yield f"  names         {', '.join(channel['names'])}"
     yield f"  directory     {_directory(channel['watcher'], custom=channel['source'] == 'custom')}"
     if channel["watcher"]:

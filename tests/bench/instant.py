@@ -11,14 +11,14 @@ import json
 import ssl
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
-from common.certificates import CertificateSet, Role, client_context
+from common.certificates import CertificateSet, FileSet, Role, Source, client_context, judge_files
 from common.clock import SystemClock
 from common.protocol import ConsoleOptions, leaf_digest
 from common.transport import bind, connect
@@ -38,7 +38,7 @@ Pairs = list[tuple[float, float]]
 
 async def swap_often(
     use: Callable[[CertificateSet], None],
-    sets: Sequence[CertificateSet],
+    sets: Iterable[CertificateSet],
     port: Callable[[], int],
     context: ssl.SSLContext,
 ) -> Pairs:
@@ -69,8 +69,13 @@ async def measure(folder: Path, swaps: int) -> dict[Channel, Pairs]:
     known = ssl.create_default_context(cadata=pki.authority.certificate_pem.decode())
     clients = client_context(pki.set(Role.DEFENDER_CLIENT))
 
-    def made(role: Role) -> list[CertificateSet]:
-        return [pki.set(role) for _ in range(swaps + WARM)]
+    def made(role: Role) -> Iterator[CertificateSet]:
+        """One after the other, as they come from the loader, which has asked OpenSSL in a thread by then."""
+        for _ in range(swaps + WARM):
+            files = FileSet.from_bytes(role, pki.files(role))
+            found = judge_files(files, now=pki.now, source=Source.CUSTOM).set
+            assert found is not None
+            yield found
 
     async with AsyncExitStack() as stack:
         https = HTTPSServer(web.Application(), clock)

@@ -199,8 +199,18 @@ def test_https_takes_a_self_signed_leaf() -> None:
     assert judgement.set.anchors == ()
 
 
+def test_https_warns_of_a_leaf_that_comes_without_its_issuer() -> None:
+    """Only its clients know whether that is the root, and they would be the ones to refuse it."""
+    judgement = judged(Role.HTTPS_SERVER, DEEP)
+    assert judgement.set is not None
+    (warning,) = judgement.warnings
+    assert "comes without its issuer" in warning.what
+    assert "add the intermediates" in warning.remedy
+    assert not judged(Role.HTTPS_SERVER, make_server(None)).warnings  # its own issuer
+
+
 def test_https_takes_a_leaf_of_a_private_ca_with_or_without_it() -> None:
-    for chain in ([], [INTER_2], [INTER_1, INTER_2], [CA, INTER_1, INTER_2]):
+    for chain in ([INTER_2], [INTER_1, INTER_2], [CA, INTER_1, INTER_2]):
         judgement = judged(Role.HTTPS_SERVER, DEEP, chain=chain)
         assert judgement.faults == ()
         assert judgement.set is not None

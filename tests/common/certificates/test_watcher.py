@@ -393,7 +393,7 @@ async def test_a_set_that_grows_old_is_told_of_and_one_that_expires_too(
 ) -> None:
     monkeypatch.setattr("common.certificates.watcher._NAP", 0.05)
     begin, end = NOW - 30 * DAY, NOW + 30 * DAY
-    copy(tmp_path, files_for(HTTPS, make_server(CA, "a", begin=begin, end=end)))
+    copy(tmp_path, files_for(HTTPS, make_server(None, "a", begin=begin, end=end)))
     async with Followed(tmp_path, HTTPS) as followed:
         await followed.until_decided()
         assert not followed.said(WARNING)
@@ -408,7 +408,8 @@ async def test_a_set_that_grows_old_is_told_of_and_one_that_expires_too(
 
 
 async def test_an_old_set_is_told_of_at_the_start(tmp_path: Path) -> None:
-    copy(tmp_path, files_for(HTTPS, make_server(CA, "a", begin=NOW - 30 * DAY, end=NOW + DAY)))
+    leaf = make_server(None, "a", begin=NOW - 30 * DAY, end=NOW + DAY)
+    copy(tmp_path, files_for(HTTPS, leaf))
     async with Followed(tmp_path, HTTPS) as followed:
         assert "expire soon" in followed.said(WARNING)[0]
 

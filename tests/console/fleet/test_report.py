@@ -10,6 +10,7 @@ from common.certificates import (
     FaultKind,
     Role,
 )
+from common.certificates.report import remaining
 from console.fleet.drain import DrainState, RemovedTrust, Replaced
 from console.fleet.draining import Tally
 from console.fleet.lines import channel_lines
@@ -18,6 +19,7 @@ from tests.console.fleet.moving import mixed
 from tests.pki import PKI
 
 START = datetime(2026, 11, 21, 20, 0, tzinfo=UTC)
+NOW = datetime.now(UTC)
 PKI_ = PKI()
 SERVER = mixed(Role.DEFENDER_SERVER, PKI_)
 HTTPS = PKI_.set(Role.HTTPS_SERVER)
@@ -60,10 +62,10 @@ def test_two_channels_without_news() -> None:
         "drains": [],
     }
     assert (defender["channel"], defender["source"]) == ("defender", "custom")
-    assert list(channel_lines(defender)) == [
+    assert list(channel_lines(defender, now=NOW)) == [
         "defender:",
         f"  certificates  custom, set {SERVER.fingerprint[:16]}",
-        f"  valid until   {SERVER.not_after:%Y-%m-%d %H:%M:%S} UTC",
+        f"  valid until   {SERVER.not_after:%Y-%m-%d %H:%M:%S} UTC ({remaining(SERVER.not_after, NOW)})",
         "  names         DNS:localhost, IP:127.0.0.1",
         "  directory     is not watched",
     ]
@@ -93,7 +95,7 @@ def test_a_move_is_told_with_its_failures_and_removed_trust() -> None:
         "trustRemoved": 2,
         "trustEnds": ends.isoformat(),
     }
-    assert list(channel_lines(found["channels"][1]))[5:] == [
+    assert list(channel_lines(found["channels"][1], now=NOW))[5:] == [
         (
             "  move          under way, begun 2026-11-21 20:00:00 UTC: 3 to move, 1 asked, 0 moved, "
             "1 failed, 0 closed without an attempt, 0 gone, 3 left"
@@ -111,7 +113,7 @@ def test_trust_that_has_ended() -> None:
     state = drain()
     state = replace(state, over=True, counts=replace(state.counts, cut=1))
     (_, defender) = certificates_report(Fleet(drain=state), Web(), {})["channels"]
-    lines = list(channel_lines(defender))
+    lines = list(channel_lines(defender, now=NOW))
     assert "  move          over, begun" in lines[5]
     assert lines[-1] == "  trust         1 connection ended, because the CA was removed"
 
@@ -119,7 +121,7 @@ def test_trust_that_has_ended() -> None:
 def directory(status: ChannelStatus, **fleet: CertificateSet | None) -> list[str]:
     found = certificates_report(Fleet(**fleet), Web(), {Role.DEFENDER_SERVER: status})  # type: ignore[arg-type]
     assert found["channels"][0]["watcher"] is None
-    return [line[16:] for line in channel_lines(found["channels"][1])][4:]
+    return [line[16:] for line in channel_lines(found["channels"][1], now=NOW)][4:]
 
 
 def test_what_the_directory_holds() -> None:
@@ -145,10 +147,13 @@ def test_what_the_directory_holds() -> None:
 def test_https_tells_who_is_left() -> None:
     (https, _) = certificates_report(Fleet(), Web(draining=1), {})["channels"]
     assert https["drains"] == [{"left": 1}]
-    assert list(channel_lines(https))[-1] == "  replaced      1 connection left on replaced certificates"
+    assert (
+        list(channel_lines(https, now=NOW))[-1]
+        == "  replaced      1 connection left on replaced certificates"
+    )
 
 
 def test_a_port_that_is_off_has_none() -> None:
     (https, _) = certificates_report(Fleet(), Web(None), {})["channels"]
     assert https["fingerprint"] is None
-    assert list(channel_lines(https)) == ["https:", "  no certificates"]
+    assert list(channel_lines(https, now=NOW)) == ["https:", "  no certificates"]
